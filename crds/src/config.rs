@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AppId, TopicKind};
 
 /// Version of the compiled schema. A reader refuses what it does not know and keeps the last good one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The first format.
@@ -71,7 +72,7 @@ pub struct WriteKey {
 }
 
 /// A client wire format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// `POST /v1/events`.
@@ -105,9 +106,10 @@ pub struct Events {
 }
 
 /// What happens to an event type that is not declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnUndeclared {
     /// Stored like any other.
+    #[default]
     Keep,
     /// Goes to the dead letters with reason `undeclared_event`.
     DeadLetter,
@@ -133,7 +135,7 @@ pub struct Property {
 }
 
 /// Type of a declared property.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum PropertyType {
     /// Text.
     String,
@@ -176,18 +178,20 @@ pub struct Privacy {
 }
 
 /// Treatment of `user_id` and `anonymous_id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UserIds {
     /// Keyed hash.
+    #[default]
     Hash,
     /// As sent.
     Keep,
 }
 
 /// Treatment of `device_id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeviceIds {
     /// Deterministic encryption: groups, and can be opened by who holds the key.
+    #[default]
     Encrypt,
     /// Keyed hash.
     Hash,
@@ -196,9 +200,10 @@ pub enum DeviceIds {
 }
 
 /// Treatment of the client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Ip {
     /// IPv4 to /24, IPv6 to /48.
+    #[default]
     Truncate,
     /// Not kept.
     Drop,
@@ -217,7 +222,7 @@ pub struct FieldRule {
 }
 
 /// What is done with a personal field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FieldAction {
     /// Keyed hash of the value.
     Hash,
@@ -319,6 +324,8 @@ pub struct AccessConfig {
     pub bindings: Vec<Binding>,
     /// Fields hidden from everyone without `admin`, per App: paths below the event, sorted.
     pub masked_fields: BTreeMap<AppId, BTreeSet<String>>,
+    /// Most API requests per minute and account, by role; a role without an entry has no limit of its own.
+    pub rate_limits: BTreeMap<String, u32>,
 }
 
 /// A token issuer.
@@ -379,7 +386,7 @@ pub enum Matches {
 }
 
 /// Everything a role may allow. There are no wildcards at run time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Permission {
     /// Dashboards and their figures.
     #[serde(rename = "dashboard:read")]
@@ -423,4 +430,29 @@ pub enum Permission {
     /// Everything, and `/api/admin`.
     #[serde(rename = "admin:*")]
     Admin,
+}
+
+impl Dialect {
+    /// Every wire format this release knows.
+    pub const ALL: [Self; 1] = [Self::Native];
+}
+
+impl Permission {
+    /// Every permission, in the order of the design.
+    pub const ALL: [Self; 14] = [
+        Self::DashboardRead,
+        Self::AnalyticsRead,
+        Self::AnalyticsWrite,
+        Self::AppsRead,
+        Self::AppsWrite,
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::AuditRead,
+        Self::IntegrationsRead,
+        Self::IntegrationsWrite,
+        Self::DebugRead,
+        Self::DebugWrite,
+        Self::PrivacyErase,
+        Self::Admin,
+    ];
 }

@@ -179,7 +179,7 @@ pub enum NameError {
     },
 }
 
-fn check_label(part: &'static str, text: &str, chars_max: usize) -> Result<(), NameError> {
+pub(crate) fn check_label(part: &'static str, text: &str, chars_max: usize) -> Result<(), NameError> {
     if text.is_empty() || text.len() > chars_max {
         return Err(NameError::Length { part, text: text.to_owned(), chars_max });
     }
