@@ -67,7 +67,7 @@ pub const HEADERS_RESERVED: [&str; 8] = [
     )
     .message("an Integration's name is a DNS label without `--`")
 )]
-#[x_kube(validation = Rule::new("[has(self.webhook)].filter(given, given).size() == 1")
+#[x_kube(validation = Rule::new("(has(self.webhook) ? 1 : 0) == 1")
     .message("give exactly one service: `webhook`"))]
 #[serde(rename_all = "camelCase")]
 pub struct IntegrationSpec {

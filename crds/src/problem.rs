@@ -143,6 +143,9 @@ impl Report {
 
 /// The known name nearest to a mistyped one, if one is near enough to be meant.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if typed.len() > TYPED_BYTES_MAX {
+        return None;
+    }
     let lower = typed.to_lowercase();
     known
         .into_iter()
@@ -152,6 +155,8 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
+/// Comparing costs length times length, and no name of ours is half as long.
+const TYPED_BYTES_MAX: usize = 128;
 /// More edits than this are another word, not a slip.
 const EDITS_MAX: usize = 3;
 

@@ -80,7 +80,7 @@ pub struct RolePolicySpec {
     pub roles: Vec<RoleSpec>,
     /// Who has which role on which Apps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 128))]
     pub bindings: Vec<BindingSpec>,
     /// Fields hidden from everyone without `admin:*`, such as `event_data.email`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -223,7 +223,7 @@ pub struct BindingSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = pattern::LABEL))]
     pub role: String,
     /// Who has it. Any of them matches.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 64))]
     pub subjects: Vec<SubjectSpec>,
     /// Apps on which they have it, among those this policy is about; absent means all of these. The role `admin`
     /// takes none: it covers every App of the namespace.
@@ -236,7 +236,7 @@ pub struct BindingSpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(
     validation = Rule::new(
-        "[has(self.subject), has(self.email), has(self.claim)].filter(given, given).size() == 1"
+        "(has(self.subject) ? 1 : 0) + (has(self.email) ? 1 : 0) + (has(self.claim) ? 1 : 0) == 1"
     )
     .message("give exactly one of `subject`, `email` and `claim`"),
     validation = Rule::new("has(self.claim) == has(self.value)")

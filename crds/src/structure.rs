@@ -113,7 +113,7 @@ impl<'s> Walk<'s> {
                 format!("known here: {}", known.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
             }
         };
-        let message = format!("unknown field `{name}`");
+        let message = format!("unknown field `{}`", shown(name));
         self.faults.push(Fault { path: at.clone(), message, fix, kind: FaultKind::UnknownField });
     }
 

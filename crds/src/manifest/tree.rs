@@ -16,6 +16,11 @@ const NODES_MAX: usize = 100_000;
 /// Most aliases in one document.
 const ALIASES_MAX: usize = 1_000;
 
+/// Longest key. Kubernetes allows 317 bytes for that of an annotation.
+const KEY_BYTES_MAX: usize = 512;
+/// Fields with a longer path are found at the line of the field around them; else many deep fields would cost memory.
+const PATH_BYTES_MAX: usize = 1_024;
+
 /// A document as read.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -62,7 +67,7 @@ impl Node {
             Self::List(items) => {
                 let one = |(index, item): (usize, Spanned<Self>)| {
                     let at = path.index(index);
-                    lines.insert(at.as_str().to_owned(), item.referenced.line());
+                    remember(&at, item.referenced.line(), lines);
                     item.value.into_value(&at, lines)
                 };
                 Value::Array(items.into_iter().enumerate().map(one).collect())
@@ -70,12 +75,18 @@ impl Node {
             Self::Mapping(fields) => {
                 let one = |(name, value): (Spanned<String>, Self)| {
                     let at = path.field(&name.value);
-                    lines.insert(at.as_str().to_owned(), name.referenced.line());
+                    remember(&at, name.referenced.line(), lines);
                     (name.value, value.into_value(&at, lines))
                 };
                 Value::Object(fields.into_iter().map(one).collect::<Map<_, _>>())
             }
         }
+    }
+}
+
+fn remember(path: &Path, line: u64, lines: &mut BTreeMap<String, u64>) {
+    if path.as_str().len() <= PATH_BYTES_MAX {
+        lines.insert(path.as_str().to_owned(), line);
     }
 }
 
@@ -134,8 +145,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut fields: Vec<(Spanned<String>, Node)> = Vec::new();
         while let Some((name, value)) = map.next_entry::<Spanned<String>, Node>()? {
-            if fields.iter().any(|(known, _)| known.value == name.value) {
-                return Err(A::Error::custom(format!("`{}` is here twice", name.value)));
+            if name.value.len() > KEY_BYTES_MAX {
+                return Err(A::Error::custom("a key is too long"));
             }
             fields.push((name, value));
         }
@@ -167,9 +178,18 @@ mod tests {
     fn refuses_bombs_repetition_and_nonsense() {
         let bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
         let deep = "[".repeat(1_000);
-        for text in
-            [bomb, &deep, "a: 1\na: 2\n", "a: .nan\n", "a: [1\n", "a: b: c\n", "\t- x: 'y\n", "a: *nowhere\n"]
-        {
+        let long = format!("{}: 1\n", "k".repeat(KEY_BYTES_MAX + 1));
+        for text in [
+            bomb,
+            &deep,
+            &long,
+            "a: 1\na: 2\n",
+            "a: .nan\n",
+            "a: [1\n",
+            "a: b: c\n",
+            "\t- x: 'y\n",
+            "a: *nowhere\n",
+        ] {
             assert!(read(text).is_err(), "{text:.60}");
         }
     }
