@@ -2,6 +2,7 @@
 //! Appends and transactions of all callers go through one writer thread: group commit. Reads go beside it.
 
 mod housekeeping;
+mod journal;
 mod queue;
 mod store;
 mod writer;
@@ -188,6 +189,11 @@ fn join(threads: Vec<JoinHandle<()>>) {
 }
 
 impl Inner {
+    /// A file system that cannot say how full it is gets the benefit of the doubt: the write itself will tell.
+    fn is_disk_low(&self) -> bool {
+        (self.environment.free_bytes)().is_ok_and(|free| free < self.options.free_bytes_min)
+    }
+
     fn report_queue(&self) {
         self.metrics.log_queue_bytes.set(i64::try_from(self.queue.bytes()).unwrap_or(i64::MAX));
     }

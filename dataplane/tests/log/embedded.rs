@@ -2,21 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace_dataplane::log::embedded::{EmbeddedLog, Environment, Options};
 use millrace_dataplane::log::{Log, LogError, NewRecord, TopicPartition};
 use millrace_dataplane::metrics::Metrics;
-use tokio::sync::RwLock;
 
 use crate::bench::{EVENTS, LONG, assert_error, at, limits, position, record, topic};
 
 /// A log whose disk says what the test wants, when the test lets it.
 struct Disk {
     free: Arc<AtomicU64>,
-    /// While it is locked the writer stands still before its next commit.
-    gate: Arc<RwLock<()>>,
+    /// While it is closed the writer stands still before its next commit.
+    is_closed: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     folder: tempfile::TempDir,
 }
@@ -25,16 +24,18 @@ impl Disk {
     fn new() -> Self {
         Self {
             free: Arc::new(AtomicU64::new(u64::MAX)),
-            gate: Arc::default(),
+            is_closed: Arc::default(),
             metrics: Arc::new(Metrics::new().unwrap()),
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
     async fn open(&self, options: Options) -> Arc<EmbeddedLog> {
-        let (free, gate) = (Arc::clone(&self.free), Arc::clone(&self.gate));
+        let (free, is_closed) = (Arc::clone(&self.free), Arc::clone(&self.is_closed));
         let free_bytes = Arc::new(move || {
-            let _open = gate.blocking_read();
+            while is_closed.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             Ok(free.load(Ordering::SeqCst))
         });
         let environment = Environment { free_bytes, ..Environment::of_machine(self.folder.path()) };
@@ -56,7 +57,7 @@ async fn a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty() {
     let log = disk.open(Options { queue_bytes_max: 3000, ..Options::default() }).await;
     let kilobyte = || vec![record(0, &"x".repeat(1000))];
     let (appends, refused) = {
-        let _closed = disk.gate.write().await;
+        disk.is_closed.store(true, Ordering::SeqCst);
         let spawn = |_| {
             let log = Arc::clone(&log);
             tokio::spawn(async move { log.append(vec![record(0, &"x".repeat(1000))]).await })
@@ -65,7 +66,9 @@ async fn a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty() {
         while disk.metrics.log_queue_bytes.get() < 2000 {
             tokio::task::yield_now().await;
         }
-        (appends, futures::FutureExt::now_or_never(log.append(kilobyte())))
+        let refused = futures::FutureExt::now_or_never(log.append(kilobyte()));
+        disk.is_closed.store(false, Ordering::SeqCst);
+        (appends, refused)
     };
     assert_error(refused.expect("refused without waiting"), |e| {
         matches!(e, LogError::QueueFull) && e.is_retryable()
@@ -90,11 +93,12 @@ async fn appends_that_wait_share_one_commit() {
         tokio::spawn(async move { log.append(vec![record(n % 2, "v")]).await })
     };
     let appends: Vec<_> = {
-        let _closed = disk.gate.write().await;
+        disk.is_closed.store(true, Ordering::SeqCst);
         let appends = (0..100).map(append).collect();
         while disk.metrics.log_queue_bytes.get() < 100 * 64 {
             tokio::task::yield_now().await;
         }
+        disk.is_closed.store(false, Ordering::SeqCst);
         appends
     };
     for append in appends {
@@ -184,6 +188,87 @@ async fn a_batch_cut_short_by_a_crash_is_dropped_and_what_was_acknowledged_stays
         }
         assert_eq!(log.read(&at(0), 0, limits(10)).await.unwrap()[0].value, "acknowledged");
     }
+}
+
+/// A log of three appends, and where each of them ends in the journal.
+async fn journal_of_three(folder: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
+    let log = open(folder).unwrap();
+    log.ensure_topics(&[topic(EVENTS, 1)]).await.unwrap();
+    let journal = folder.join("0.jnl");
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        log.append(vec![record(0, &noise_text(20_000))]).await.unwrap();
+        let bytes = std::fs::read(&journal).unwrap();
+        ends.push(bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1);
+    }
+    let bytes = std::fs::read(&journal).unwrap();
+    (journal, bytes, ends)
+}
+
+/// Text that does not compress.
+fn noise_text(length: usize) -> String {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        char::from(b'!' + u8::try_from(x % 90).unwrap())
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn a_hole_in_the_last_batch_costs_only_that_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, whole, ends) = journal_of_three(folder.path()).await;
+    // Pages of the last batch that never reached the disk: its start, its middle, all but its end.
+    for hole in [ends[1]..ends[1] + 100, ends[1] + 5000..ends[1] + 9096, ends[1] + 1..ends[2] - 10] {
+        let mut torn = whole.clone();
+        torn[hole.clone()].fill(0);
+        std::fs::write(&journal, torn).unwrap();
+        let log = open(folder.path()).unwrap();
+        assert_eq!(log.watermarks(&at(0)).await.unwrap().high, 2, "{hole:?}");
+        assert_eq!(log.append(vec![record(0, "after")]).await.unwrap(), [2]);
+        drop(log);
+        let log = open(folder.path()).unwrap();
+        assert_eq!(log.watermarks(&at(0)).await.unwrap().high, 3, "{hole:?}");
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_last_batch_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, whole, ends) = journal_of_three(folder.path()).await;
+    let mut damaged = whole.clone();
+    damaged[ends[0] + 5000..ends[0] + 9096].fill(0);
+    std::fs::write(&journal, &damaged).unwrap();
+    let Err(LogError::Open { source, .. }) = open(folder.path()) else { panic!("opened in spite of it") };
+    assert!(source.to_string().contains("restore"), "{source}");
+    assert_eq!(std::fs::read(&journal).unwrap(), damaged);
+}
+
+#[tokio::test]
+async fn a_full_disk_gets_its_space_back_from_retention_without_new_records() {
+    let disk = Disk::new();
+    let log =
+        disk.open(Options { housekeeping_interval: Duration::from_millis(1), ..Options::default() }).await;
+    for _ in 0..40 {
+        log.append(vec![record(0, &noise_text(1 << 20))]).await.unwrap();
+    }
+    let used = || disk.metrics.log_disk_bytes.get();
+    // The records once as chunks, and once in the journal, which stays until it is rotated.
+    while used() < 65 << 20 {
+        tokio::task::yield_now().await;
+    }
+    disk.free.store(0, Ordering::SeqCst);
+    let kept = millrace_crds::config::Topic { retention_bytes: Some(1), ..topic(EVENTS, 2) };
+    log.ensure_topics(&[kept]).await.unwrap();
+    let given_back = async {
+        while used() > 50 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, given_back).await.expect("the chunks are gone from the disk");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! The store of the embedded log: two keyspaces of one fjall database, written by one batch and one fsync.
-//! Nothing here decides anything.
+//! The store of the embedded log: one keyspace of a fjall database, written by one batch and one fsync.
+//! Nothing here decides anything. Some of the calls are hidden in fjall's documentation (`rotate_memtable`,
+//! `sealed_memtable_count`, `tree`): look at them again when fjall is updated.
 
 use std::fs::{self, File};
 use std::ops::ControlFlow;
@@ -15,16 +16,17 @@ use fjall::{
     PersistMode,
 };
 
-use crate::log::local::chunk::{ChunkKey, PartitionId, position, position_end};
+use crate::log::embedded::journal;
+use crate::log::local::chunk::{ChunkKey, ENTRIES_START, PartitionId, position, position_end};
+use crate::log::local::durable::{Entry, FORMAT};
 use crate::log::local::plan::WriteSet;
 use crate::log::local::{Cause, KeyValue, Store};
 
 /// Blocks kept in memory. The tail that consumers read is in the memtable and the page cache anyway.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Size at which the newest records leave memory for a table. Fjall holds four more while it cannot keep up.
-const CHUNKS_MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-/// As above, for topics, positions and epochs, which overwrite each other.
-const STATE_MEMTABLE_BYTES: u64 = 1024 * 1024;
+/// Size at which the newest records leave memory for a table. We see to it ourselves before each commit: fjall
+/// leaves it to its worker, and while that is busy the memtable grows without bound.
+const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Fjall's smallest: journals above it make it write out keyspaces that hold old ones back.
 const JOURNALS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Open table files; the rest of the process needs descriptors for sockets.
@@ -42,8 +44,7 @@ const TABLES_OVERLAPPING_MAX: usize = 24;
 #[derive(Clone)]
 pub(super) struct FjallStore {
     database: Database,
-    chunks: Keyspace,
-    state: Keyspace,
+    keyspace: Keyspace,
     path: Arc<Path>,
 }
 
@@ -65,21 +66,17 @@ impl FjallStore {
     /// Opens or creates the database in `path`.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         prepare(path)?;
-        let database = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNALS_BYTES_MAX)
-            .max_cached_files(Some(OPEN_FILES_MAX))
-            // One worker: with two, the first passes compactions back through the queue and spins meanwhile.
-            .worker_threads(1)
-            // Chunks come compressed. Besides, fjall compresses again at recovery to check the journal.
-            .journal_compression(CompressionType::None)
-            // Each commit says how durable it is.
-            .manual_journal_persist(true)
-            .open()
-            .map_err(open_error)?;
-        let chunks = database.keyspace("chunks", chunk_options).map_err(open_error)?;
-        let state = database.keyspace("state", state_options).map_err(open_error)?;
-        Ok(Self { database, chunks, state, path: Arc::from(path) })
+        let database = match open_database(path) {
+            Err(fjall::Error::JournalRecovery(error)) => match journal::drop_torn_tail(path) {
+                Ok(true) => open_database(path),
+                Ok(false) => Err(fjall::Error::JournalRecovery(error)),
+                Err(source) => return Err(StoreError::Folder { source }),
+            },
+            opened => opened,
+        };
+        let database = database.map_err(open_error)?;
+        let keyspace = database.keyspace("log", keyspace_options).map_err(open_error)?;
+        Ok(Self { database, keyspace, path: Arc::from(path) })
     }
 
     /// Writes everything or nothing, and returns when it survives the loss of power.
@@ -91,22 +88,26 @@ impl FjallStore {
         self.wait_for_room()?;
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         for (key, value) in writes.entries {
-            batch.insert(&self.state, key, value);
+            batch.insert(&self.keyspace, key, value);
         }
         for key in writes.removed {
-            batch.remove(&self.chunks, key.encode());
+            batch.remove(&self.keyspace, key.encode());
         }
         for (key, value) in writes.chunks {
-            batch.insert(&self.chunks, key.encode(), value);
+            batch.insert(&self.keyspace, key.encode(), value);
         }
         batch.commit()
     }
 
-    /// Lets fjall's worker catch up; an error when it has died.
+    /// Bounds what is in memory: full memtables are handed to fjall's worker, and too many of them are waited for.
+    /// An error when the worker has died.
     fn wait_for_room(&self) -> Result<(), fjall::Error> {
         const PAUSE: Duration = Duration::from_millis(2);
-        while self.chunks.sealed_memtable_count() >= MEMTABLES_WAITING_MAX
-            || self.chunks.tree.l0_run_count() >= TABLES_OVERLAPPING_MAX
+        if self.keyspace.tree.active_memtable().size() >= MEMTABLE_BYTES {
+            self.flush()?;
+        }
+        while self.keyspace.sealed_memtable_count() >= MEMTABLES_WAITING_MAX
+            || self.keyspace.tree.l0_run_count() >= TABLES_OVERLAPPING_MAX
         {
             // Writes nothing; says whether the database is poisoned.
             self.database.persist(PersistMode::Buffer)?;
@@ -115,16 +116,42 @@ impl FjallStore {
         Ok(())
     }
 
+    /// Prepares [`FjallStore::compact`]: all that was removed until now can be merged away afterwards.
+    pub(super) fn seal(&self) -> Result<(), fjall::Error> {
+        // Fjall never merges away what the newest write did. This one does nothing: the entry stands there already.
+        let (key, value) = Entry::Format(FORMAT).encode();
+        self.keyspace.insert(key, value)?;
+        self.flush()
+    }
+
+    /// Hands what is in memory to fjall's worker, to be made a table.
+    fn flush(&self) -> Result<(), fjall::Error> {
+        self.keyspace.rotate_memtable().map(drop)
+    }
+
+    /// Whether the worker still has memtables to write, or is merging tables.
+    pub(super) fn is_busy(&self) -> bool {
+        self.keyspace.sealed_memtable_count() > 0 || self.database.active_compactions() > 0
+    }
+
+    /// Merges all tables, so that removed chunks give their space back. Rewrites keys, small chunks, and blob files
+    /// of which [`BLOB_STALE_SHARE`] is gone. `false` when there is more to merge: fjall silently does nothing while
+    /// its worker merges, and new tables may have come.
+    pub(super) fn compact(&self) -> Result<bool, fjall::Error> {
+        self.keyspace.major_compact()?;
+        Ok(self.keyspace.l0_table_count() == 0)
+    }
+
     /// Chunks with a base in `low..=high`. Never below the low watermark: removed chunks leave marks that an
     /// iterator would have to step over.
     fn range(&self, of: PartitionId, low: u64, high: u64) -> fjall::Iter {
-        self.chunks.range(position(of, low).as_slice()..=position_end(of, high).as_slice())
+        self.keyspace.range(position(of, low).as_slice()..=position_end(of, high).as_slice())
     }
 
     /// Bytes on disk. Journals are files with holes: what counts is their blocks.
     pub(super) fn disk_bytes(&self) -> std::io::Result<u64> {
         const BLOCK_BYTES: u64 = 512;
-        let mut bytes = self.chunks.disk_space() + self.state.disk_space();
+        let mut bytes = self.keyspace.disk_space();
         for entry in fs::read_dir(&self.path)? {
             let metadata = entry?.metadata()?;
             if metadata.is_file() {
@@ -137,14 +164,14 @@ impl FjallStore {
 
 impl Store for FjallStore {
     fn entries(&self) -> Result<Vec<KeyValue>, Cause> {
-        let entries = self.state.iter().map(|entry| entry.into_inner());
+        let entries = self.keyspace.range([ENTRIES_START]..).map(|entry| entry.into_inner());
         entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(cause)).collect()
     }
 
     fn last_chunk(&self, of: PartitionId, low: u64) -> Result<Option<(ChunkKey, usize)>, Cause> {
         let Some(last) = self.range(of, low, u64::MAX).next_back() else { return Ok(None) };
         let key = last.key().map_err(cause)?;
-        let bytes = self.chunks.size_of(&key).map_err(cause)?.unwrap_or(0);
+        let bytes = self.keyspace.size_of(&key).map_err(cause)?.unwrap_or(0);
         Ok(Some((chunk_key(&key)?, bytes as usize)))
     }
 
@@ -174,7 +201,21 @@ impl Store for FjallStore {
     }
 }
 
-fn chunk_options() -> KeyspaceCreateOptions {
+fn open_database(path: &Path) -> Result<Database, fjall::Error> {
+    Database::builder(path)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES_MAX)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        // One worker: with two, the first passes compactions back through the queue and spins meanwhile.
+        .worker_threads(1)
+        // Chunks come compressed. Besides, fjall compresses again at recovery to check the journal.
+        .journal_compression(CompressionType::None)
+        // Each commit says how durable it is.
+        .manual_journal_persist(true)
+        .open()
+}
+
+fn keyspace_options() -> KeyspaceCreateOptions {
     let blobs = KvSeparationOptions::default()
         .compression(CompressionType::None)
         .separation_threshold(BLOB_BYTES_MIN)
@@ -183,16 +224,10 @@ fn chunk_options() -> KeyspaceCreateOptions {
         .age_cutoff(1.0);
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
-        .max_memtable_size(CHUNKS_MEMTABLE_BYTES)
+        // Fjall's own limit, which ours comes before.
+        .max_memtable_size(2 * MEMTABLE_BYTES)
         .data_block_compression_policy(CompressionPolicy::disabled())
         .with_kv_separation(Some(blobs))
-}
-
-fn state_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .manual_journal_persist(true)
-        .max_memtable_size(STATE_MEMTABLE_BYTES)
-        .data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 /// Makes the folder durable, and clears away a first start that was killed half-way: fjall would refuse the journal

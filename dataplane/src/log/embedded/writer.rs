@@ -120,8 +120,7 @@ impl DiskWatch {
         }
         self.looked_at = Some(Instant::now());
         self.bytes_since = 0;
-        // A file system that cannot say how full it is gets the benefit of the doubt: the write itself will tell.
-        let is_low = (inner.environment.free_bytes)().is_ok_and(|free| free < inner.options.free_bytes_min);
+        let is_low = inner.is_disk_low();
         if is_low != self.is_low {
             self.is_low = is_low;
             if is_low {

@@ -12,7 +12,13 @@ use crate::log::{LogRecord, NewRecord};
 /// enough that a reader with tight limits decodes little that it does not use.
 pub(crate) const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Length of an encoded [`ChunkKey`].
-pub(crate) const KEY_BYTES: usize = 36;
+pub(crate) const KEY_BYTES: usize = 37;
+/// First byte of every chunk's key.
+const TAG: u8 = b'c';
+/// First byte of the first state entry's key, or one before it: chunks stand below, entries above.
+pub(crate) const ENTRIES_START: u8 = TAG + 1;
+/// Length of what a chunk is found by: tag, topic, partition, offset.
+const POSITION_BYTES: usize = 17;
 /// Bytes before each record in a chunk: lengths of key and value.
 const RECORD_HEAD_BYTES: usize = 8;
 
@@ -46,16 +52,19 @@ impl ChunkKey {
     /// Big endian, so that bytes sort as offsets do.
     pub(crate) fn encode(&self) -> [u8; KEY_BYTES] {
         let mut bytes = [0; KEY_BYTES];
-        bytes[..16].copy_from_slice(&position(self.of, self.base));
-        bytes[16..20].copy_from_slice(&self.count.to_be_bytes());
-        bytes[20..28].copy_from_slice(&self.appended_at.to_be_bytes());
-        bytes[28..].copy_from_slice(&self.bytes_before.to_be_bytes());
+        bytes[..POSITION_BYTES].copy_from_slice(&position(self.of, self.base));
+        bytes[17..21].copy_from_slice(&self.count.to_be_bytes());
+        bytes[21..29].copy_from_slice(&self.appended_at.to_be_bytes());
+        bytes[29..].copy_from_slice(&self.bytes_before.to_be_bytes());
         bytes
     }
 
     /// The reverse of [`ChunkKey::encode`].
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ChunkError> {
         let mut fields = Fields(bytes);
+        if fields.take()? != [TAG] {
+            return Err(ChunkError::Key);
+        }
         let key = Self {
             of: PartitionId {
                 topic: u32::from_be_bytes(fields.take()?),
@@ -70,19 +79,19 @@ impl ChunkKey {
     }
 }
 
-/// The first 16 bytes of a key: no chunk with this base or a later one sorts before them.
-pub(crate) fn position(of: PartitionId, offset: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&of.topic.to_be_bytes());
-    bytes[4..8].copy_from_slice(&of.partition.to_be_bytes());
-    bytes[8..].copy_from_slice(&offset.to_be_bytes());
+/// The start of a key: no chunk with this base or a later one sorts before it.
+pub(crate) fn position(of: PartitionId, offset: u64) -> [u8; POSITION_BYTES] {
+    let mut bytes = [TAG; POSITION_BYTES];
+    bytes[1..5].copy_from_slice(&of.topic.to_be_bytes());
+    bytes[5..9].copy_from_slice(&of.partition.to_be_bytes());
+    bytes[9..].copy_from_slice(&offset.to_be_bytes());
     bytes
 }
 
 /// A key that no chunk with this base or an earlier one sorts after.
 pub(crate) fn position_end(of: PartitionId, offset: u64) -> [u8; KEY_BYTES] {
     let mut bytes = [0xff; KEY_BYTES];
-    bytes[..16].copy_from_slice(&position(of, offset));
+    bytes[..POSITION_BYTES].copy_from_slice(&position(of, offset));
     bytes
 }
 
@@ -267,8 +276,8 @@ mod tests {
             decode(&key(0, 1), Bytes::from_static(&[LZ4, 255, 255, 255, 255, 0])).is_err(),
             "a huge length"
         );
-        assert_eq!(ChunkKey::decode(&[0; 35]), Err(ChunkError::Key));
-        assert_eq!(ChunkKey::decode(&[0; 37]), Err(ChunkError::Key));
+        assert_eq!(ChunkKey::decode(&[TAG; 36]), Err(ChunkError::Key));
+        assert_eq!(ChunkKey::decode(&[TAG; 38]), Err(ChunkError::Key));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) enum DurableError {
     TopicNumbers { number: usize },
 }
 
-/// First byte of a key.
+/// First byte of a key; all of them at or above [`ENTRIES_START`](crate::log::local::chunk::ENTRIES_START).
 const FORMAT_TAG: u8 = b'f';
 const TOPIC_TAG: u8 = b't';
 const LOW_TAG: u8 = b'l';
@@ -134,6 +134,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::local::chunk::ENTRIES_START;
 
     #[test]
     fn every_entry_comes_back_and_a_cut_one_is_an_error() {
@@ -154,6 +155,7 @@ mod tests {
         ] {
             let (key, value) = entry.encode();
             assert_eq!(Entry::decode(&key, &value).unwrap(), entry);
+            assert!(key[0] >= ENTRIES_START);
             assert!(Entry::decode(&key, &value[..3]).is_err(), "{entry:?}");
         }
         assert!(Entry::decode(b"", b"").is_err());
