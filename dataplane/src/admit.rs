@@ -2,7 +2,8 @@
 //!
 //! Pure: the clock's reading, the client's address and the source of random ids are arguments, and nothing is
 //! read or written. What comes out is anonymised as the App rules; no later stage sees what the client sent.
-//! The steps, in order: [`shape`] finds the events and their members in one scan ([`json`], [`number`]);
+//! The steps, in order: [`shape`] finds the events and their members in one scan ([`json`], [`text`],
+//! [`number`]);
 //! [`event`] checks each member ([`fields`], [`moment`], [`paths`]), passes personal values through [`privacy`]
 //! and [`rewrite`], and decides the [`identity`] from what is left ([`canonical`]).
 
@@ -27,6 +28,7 @@ mod rejection;
 mod rewrite;
 mod shape;
 mod suggest;
+mod text;
 
 pub use privacy::{OpenError, hash_user_id, open_device_id, open_field, stored_anonymous_id, stored_user_id};
 pub use rejection::{BodyRejection, Code, Rejection};

@@ -19,7 +19,7 @@ pub(crate) fn canonical(value: &str) -> String {
 
 /// The value as text: a string without quotes, anything else in canonical form.
 pub(crate) fn plain_text(value: &str) -> Cow<'_, str> {
-    super::json::string_of(value).unwrap_or_else(|| Cow::Owned(canonical(value)))
+    super::text::string_of(value).unwrap_or_else(|| Cow::Owned(canonical(value)))
 }
 
 /// Writes a JSON string with the fewest escapes.
@@ -62,7 +62,7 @@ fn write_object(scanner: &mut Scanner<'_>, out: &mut String) -> Result<(), Synta
     scanner.object(|scanner, key| {
         let mut value = String::new();
         write_value(scanner, &mut value)?;
-        members.push((key.clone(), value));
+        members.push((key.to_owned(), value));
         Ok::<_, Syntax>(())
     })?;
     members.sort();

@@ -25,8 +25,9 @@ const NAME: Length = Length::Required(200);
 const LABEL: Length = Length::UpTo(200);
 /// Characters of a campaign parameter: search terms and ad texts are longer than names.
 const CAMPAIGN: Length = Length::UpTo(500);
-/// Characters of a user agent; the longest in the field, of in-app browsers, stay below half of it.
-const USER_AGENT_CHARS_MAX: usize = 1000;
+/// Characters of a user agent, or bytes of one in the header; the longest in the field, of in-app browsers, stay
+/// below half of it.
+const USER_AGENT_MAX: usize = 1000;
 /// Characters of an IPv6 address with an embedded IPv4 one.
 const IP: Length = Length::Required(45);
 /// Consent categories; frameworks define about a dozen.
@@ -168,12 +169,9 @@ impl Admission<'_> {
 
     /// As [`Self::ip`]. An overlong header is cut: it is not data the sender chose to send.
     fn user_agent(&self, sketch: &Sketch<'_>) -> Result<Option<String>, Refusal> {
-        let sent = optional(sketch, Field::UserAgent, Length::UpTo(USER_AGENT_CHARS_MAX))?;
+        let sent = optional(sketch, Field::UserAgent, Length::UpTo(USER_AGENT_MAX))?;
         Ok(sent.map(Cow::into_owned).or_else(|| {
-            self.user_agent.map(|header| match header.char_indices().nth(USER_AGENT_CHARS_MAX) {
-                Some((end, _)) => header[..end].to_owned(),
-                None => header.to_owned(),
-            })
+            self.user_agent.map(|header| header[..header.floor_char_boundary(USER_AGENT_MAX)].to_owned())
         }))
     }
 
@@ -218,7 +216,7 @@ impl Admission<'_> {
 fn content<'e>(event: &'e Event, timestamp: &'e str) -> Vec<Option<Cow<'e, str>>> {
     let attribution = event.attribution.as_ref();
     let campaign = |part: fn(&Attribution) -> &Option<String>| attribution.and_then(|it| part(it).as_deref());
-    let timestamp = super::json::string_of(timestamp).unwrap_or(Cow::Borrowed(timestamp));
+    let timestamp = super::text::string_of(timestamp).unwrap_or(Cow::Borrowed(timestamp));
     let texts = [
         event.user_id.as_deref(),
         event.anonymous_id.as_deref(),

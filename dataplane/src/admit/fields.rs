@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::json::{self, Scanner, Syntax};
+use super::json::{Scanner, Syntax};
 use super::moment;
 use super::rejection::{Code, Refusal};
 use super::shape::Field;
 use super::suggest;
+use super::text::string_of;
 
 /// Where a member stands, for messages: `consent.version`.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ impl fmt::Display for Length {
 
 /// A text without control characters.
 pub(crate) fn text(value: &str, place: Place, length: Length) -> Result<Cow<'_, str>, Refusal> {
-    json::string_of(value).filter(|text| length.allows(text) && !has_control(text)).ok_or_else(|| {
+    string_of(value).filter(|text| length.allows(text) && !has_control(text)).ok_or_else(|| {
         let message = format!("{place} must be a string of {length}, none of them control characters");
         Refusal::new(Code::InvalidField, message)
     })
@@ -122,5 +123,7 @@ pub(crate) fn elements(value: &str, place: Place, count_max: usize) -> Result<Ve
 
 /// Control characters are U+0000 to U+001F, U+007F, and U+0080 to U+009F, which start with C2 in UTF-8.
 fn has_control(text: &str) -> bool {
-    text.bytes().any(|byte| matches!(byte, 0..0x20 | 0x7f | 0xc2)) && text.chars().any(char::is_control)
+    // Without an early exit, so that the compiler compares many bytes at once.
+    let may_have = text.bytes().fold(false, |found, byte| found | matches!(byte, 0..0x20 | 0x7f | 0xc2));
+    may_have && text.chars().any(char::is_control)
 }

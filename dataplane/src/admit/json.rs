@@ -3,9 +3,8 @@
 //! What is well formed but would not be kept exactly is a [`Fault`]: it is noted, and the scan goes on, so that
 //! one bad event of a batch does not take the others along.
 
-use std::borrow::Cow;
-
 use super::number::{self, Numbers};
+use super::text::{Text, Unit, escaped_unit, plain_run};
 
 /// Levels of nesting inside an event, the event itself included. Deeper than any event seen in the field, and
 /// shallow enough that the scanner's recursion stays within a few kilobytes of stack.
@@ -62,27 +61,12 @@ pub(crate) enum Fault {
     CollidingKeys,
 }
 
-/// A string as it stands between its quotes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Text<'a> {
-    /// Without the quotes, escapes untouched.
-    pub(crate) raw: &'a str,
-    /// Whether there is any escape.
-    escaped: bool,
-}
-
-impl<'a> Text<'a> {
-    /// The string meant. A lone surrogate becomes U+FFFD; it was noted as a fault before.
-    pub(crate) fn decode(self) -> Cow<'a, str> {
-        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
-    }
-}
-
 /// A key seen in an object that is still open.
+#[derive(Clone, Copy)]
 struct Key<'a> {
-    /// The first bytes and the length: most comparisons end here.
+    /// Most comparisons end here.
     digest: u64,
-    text: Cow<'a, str>,
+    text: Text<'a>,
 }
 
 /// Walks a text from left to right.
@@ -139,12 +123,12 @@ impl<'a> Scanner<'a> {
     pub(crate) fn object<E, F>(&mut self, mut member: F) -> Result<&'a str, E>
     where
         E: From<Syntax>,
-        F: FnMut(&mut Self, &Cow<'a, str>) -> Result<(), E>,
+        F: FnMut(&mut Self, &str) -> Result<(), E>,
     {
         let first_key = self.keys.len();
         let span = self.container::<E, _>([b'{', b'}'], |scanner| {
             let key = scanner.key()?;
-            member(scanner, &key)?;
+            member(scanner, &key.decode())?;
             scanner.remember(key);
             Ok(())
         })?;
@@ -232,29 +216,33 @@ impl<'a> Scanner<'a> {
         numbers
     }
 
-    fn key(&mut self) -> Result<Cow<'a, str>, Syntax> {
-        let key = self.string()?.decode();
+    #[inline]
+    fn key(&mut self) -> Result<Text<'a>, Syntax> {
+        let key = self.string()?;
         self.whitespace();
         self.expect(b':')?;
         self.whitespace();
         Ok(key)
     }
 
-    fn remember(&mut self, key: Cow<'a, str>) {
+    #[inline]
+    fn remember(&mut self, text: Text<'a>) {
         self.keys_seen += 1;
         if self.keys_seen > KEYS_MAX {
             return self.note(Fault::TooManyKeys);
         }
+        let key = text.decode();
         if key.is_empty() {
             self.note(Fault::EmptyKey);
         } else if key.len() > KEY_BYTES_MAX {
             self.note(Fault::KeyTooLong);
         }
-        self.dotted |= key.bytes().any(|byte| byte == b'.' || byte == b'%');
-        self.keys.push(Key { digest: digest(key.as_bytes()), text: key });
+        self.dotted |= has_dot(key.as_bytes());
+        self.keys.push(Key { digest: digest(key.as_bytes()), text });
     }
 
     /// Reads a string. The scanner stands on its first quote.
+    #[inline]
     pub(crate) fn string(&mut self) -> Result<Text<'a>, Syntax> {
         self.expect(b'"')?;
         let start = self.at;
@@ -299,7 +287,7 @@ impl<'a> Scanner<'a> {
     fn number(&mut self) -> Result<Numbers, Syntax> {
         let rest = &self.text[self.at..];
         let shape = number::shape(rest.as_bytes())?;
-        let (numbers, fault) = number::judge(&rest[..shape.bytes], shape.is_integer);
+        let (numbers, fault) = number::judge(&rest[..shape.bytes], shape.kind);
         self.at += shape.bytes;
         if let Some(fault) = fault {
             self.note(fault);
@@ -315,6 +303,7 @@ impl<'a> Scanner<'a> {
         Ok(Numbers::default())
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), Syntax> {
         match self.peek() {
             Some(found) if found == byte => {
@@ -326,16 +315,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    #[inline]
     fn whitespace(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
     }
 
+    #[cold]
     fn note(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
     }
@@ -345,105 +337,39 @@ impl<'a> Scanner<'a> {
 fn has_duplicate(keys: &mut [Key<'_>]) -> bool {
     if keys.len() <= PAIRWISE_KEYS_MAX {
         return keys.iter().enumerate().any(|(at, key)| {
-            keys[..at].iter().any(|other| other.digest == key.digest && other.text == key.text)
+            keys[..at]
+                .iter()
+                .any(|other| other.digest == key.digest && other.text.decode() == key.text.decode())
         });
     }
-    keys.sort_unstable_by(|one, other| one.text.cmp(&other.text));
-    keys.windows(2).any(|pair| pair[0].text == pair[1].text)
+    keys.sort_unstable_by(|one, other| {
+        one.digest.cmp(&other.digest).then_with(|| one.text.decode().cmp(&other.text.decode()))
+    });
+    keys.windows(2)
+        .any(|pair| pair[0].digest == pair[1].digest && pair[0].text.decode() == pair[1].text.decode())
 }
 
-/// The first seven bytes and the length, modulo 256.
+/// Whether a key holds a dot, or the sign that ClickHouse writes one with. Without an early exit, which would keep
+/// the compiler from comparing many bytes at once.
+#[inline]
+fn has_dot(key: &[u8]) -> bool {
+    key.iter().fold(false, |found, byte| found | matches!(byte, b'.' | b'%'))
+}
+
+/// A number that equal keys share and different ones rarely do: from both ends and the length. Read in whole
+/// words; copying a few bytes into one first stalls the processor.
+#[inline]
 fn digest(key: &[u8]) -> u64 {
-    let mut word = [0_u8; 8];
-    let taken = key.len().min(7);
-    word[..taken].copy_from_slice(&key[..taken]);
-    word[7] = key.len().to_le_bytes()[0];
-    u64::from_le_bytes(word)
-}
-
-/// How many bytes at the start are neither quote, backslash nor control character. Eight at a time: a subtraction
-/// borrows into the high bit of exactly those bytes that were below the bound, up to the first hit.
-fn plain_run(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return index * 8 + (special.trailing_zeros() / 8) as usize;
-        }
-    }
-    let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-    words.len() * 8 + plain.unwrap_or(rest.len())
-}
-
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let quote = zero(word ^ (ONES * b'"' as u64));
-    let backslash = zero(word ^ (ONES * b'\\' as u64));
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (quote | backslash | control) & HIGH
-}
-
-/// What a `\u` escape stands for.
-enum Unit {
-    Char(char),
-    Lone,
-}
-
-/// Reads `\uXXXX`, or a pair of them, at the start of `bytes`; also how many bytes it took.
-fn escaped_unit(bytes: &[u8]) -> Result<(Unit, usize), Syntax> {
-    let high = hex4(bytes.get(2..6))?;
-    if let Some(char) = char::from_u32(high) {
-        return Ok((Unit::Char(char), 6));
-    }
-    if high < 0xDC00 && bytes.get(6..8) == Some(br"\u") {
-        let low = hex4(bytes.get(8..12))?;
-        if (0xDC00..0xE000).contains(&low) {
-            let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-            return Ok((char::from_u32(code).map_or(Unit::Lone, Unit::Char), 12));
-        }
-    }
-    Ok((Unit::Lone, 6))
-}
-
-fn hex4(digits: Option<&[u8]>) -> Result<u32, Syntax> {
-    digits.ok_or(Syntax::End)?.iter().try_fold(0, |code, digit| {
-        char::from(*digit).to_digit(16).map(|digit| code * 16 + digit).ok_or(Syntax::Escape)
-    })
-}
-
-/// Resolves the escapes of a string that was scanned before.
-fn unescape(raw: &str) -> String {
-    let mut text = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let (char, bytes) = match rest.as_bytes().get(1) {
-            Some(b'b') => ('\u{8}', 2),
-            Some(b'f') => ('\u{c}', 2),
-            Some(b'n') => ('\n', 2),
-            Some(b'r') => ('\r', 2),
-            Some(b't') => ('\t', 2),
-            Some(b'u') => match escaped_unit(rest.as_bytes()) {
-                Ok((Unit::Char(char), bytes)) => (char, bytes),
-                Ok((Unit::Lone, bytes)) => (char::REPLACEMENT_CHARACTER, bytes),
-                Err(_) => (char::REPLACEMENT_CHARACTER, rest.len()),
-            },
-            Some(byte) => (char::from(*byte), 2),
-            None => (char::REPLACEMENT_CHARACTER, 1),
-        };
-        text.push(char);
-        rest = &rest[bytes..];
-    }
-    text.push_str(rest);
-    text
-}
-
-/// The string of a raw JSON value that was scanned before; nothing where it is no string.
-pub(crate) fn string_of(value: &str) -> Option<Cow<'_, str>> {
-    Scanner::new(value).string().ok().map(Text::decode)
+    let word = match (key.first_chunk(), key.last_chunk()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first).rotate_left(7) ^ u64::from_le_bytes(*last),
+        _ => match (key.first_chunk(), key.last_chunk()) {
+            (Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+            }
+            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        },
+    };
+    word ^ (key.len() as u64) << 56
 }
 
 #[cfg(test)]

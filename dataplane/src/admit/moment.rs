@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::json;
+use super::text::string_of;
 
 /// 2000-01-01T00:00:00Z. Earlier moments come from clocks that were never set.
 pub(crate) const OLDEST_MS: i64 = 946_684_800_000;
@@ -14,7 +14,7 @@ const REPRESENTABLE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=25
 
 /// The moment in a raw JSON value; none where it is neither of the two forms.
 pub(crate) fn parse(value: &str) -> Option<i64> {
-    let milliseconds = match json::string_of(value) {
+    let milliseconds = match string_of(value) {
         Some(text) => rfc3339(&text)?,
         None => value.parse().ok()?,
     };

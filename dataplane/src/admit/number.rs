@@ -8,7 +8,7 @@ use super::json::{Fault, Syntax};
 
 /// Digits that always tell two 64-bit floats apart.
 const SIGNIFICANT_DIGITS_MAX: usize = 17;
-/// Up to this many digits an integer fits in a 64-bit float and in an i64.
+/// A number of so few characters, without an exponent, is kept by a 64-bit float and, if whole, by an i64.
 const EXACT_DIGITS: usize = 15;
 /// Up to here every integer is a 64-bit float: 2^53.
 const FLOAT_INTEGER_MAX: u64 = 1 << 53;
@@ -37,8 +37,15 @@ impl Numbers {
 pub(crate) struct Shape {
     /// Length of its text.
     pub(crate) bytes: usize,
-    /// Neither fraction nor exponent.
-    pub(crate) is_integer: bool,
+    pub(crate) kind: Kind,
+}
+
+/// How a number is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Integer,
+    Fraction,
+    Exponent,
 }
 
 /// Reads the number at the start of `text` by the grammar of RFC 8259, section 6.
@@ -48,18 +55,20 @@ pub(crate) fn shape(text: &[u8]) -> Result<Shape, Syntax> {
         Some(b'0') => at + 1,
         _ => digits(text, at)?,
     };
-    let integer_end = at;
+    let mut kind = Kind::Integer;
     if text.get(at) == Some(&b'.') {
+        kind = Kind::Fraction;
         at = digits(text, at + 1)?;
     }
     if let Some(b'e' | b'E') = text.get(at) {
+        kind = Kind::Exponent;
         at += 1;
         if let Some(b'+' | b'-') = text.get(at) {
             at += 1;
         }
         at = digits(text, at)?;
     }
-    Ok(Shape { bytes: at, is_integer: at == integer_end })
+    Ok(Shape { bytes: at, kind })
 }
 
 /// The end of the digits that start at `from`; there must be one.
@@ -73,11 +82,12 @@ fn digits(text: &[u8], from: usize) -> Result<usize, Syntax> {
 }
 
 /// Whether a well-formed number will be kept, and what it means for an array around it.
-pub(crate) fn judge(text: &str, is_integer: bool) -> (Numbers, Option<Fault>) {
-    if is_integer {
-        judge_integer(text)
-    } else {
-        (Numbers { float: true, ..Numbers::default() }, float_fault(text))
+pub(crate) fn judge(text: &str, kind: Kind) -> (Numbers, Option<Fault>) {
+    let float = Numbers { float: true, ..Numbers::default() };
+    match kind {
+        Kind::Integer => judge_integer(text),
+        Kind::Fraction if text.len() <= EXACT_DIGITS => (float, None),
+        Kind::Fraction | Kind::Exponent => (float, float_fault(text)),
     }
 }
 
@@ -98,8 +108,7 @@ fn float_fault(text: &str) -> Option<Fault> {
     if significant > SIGNIFICANT_DIGITS_MAX {
         return Some(Fault::TooManyDigits);
     }
-    let has_exponent = text.contains(['e', 'E']);
-    if significant == 0 || (!has_exponent && text.len() <= EXACT_DIGITS) {
+    if significant == 0 {
         return None;
     }
     match text.parse::<f64>() {
@@ -126,7 +135,7 @@ mod tests {
     fn check(text: &str, expected: Option<Fault>) {
         let shape = shape(text.as_bytes()).unwrap();
         assert_eq!(shape.bytes, text.len(), "{text}");
-        assert_eq!(judge(text, shape.is_integer).1, expected, "{text}");
+        assert_eq!(judge(text, shape.kind).1, expected, "{text}");
     }
 
     #[test]
@@ -180,7 +189,7 @@ mod tests {
         proptest::proptest!(|(float in proptest::num::f64::NORMAL)| {
             for text in [format!("{float:?}"), format!("{float:e}"), format!("{float:.16e}")] {
                 let shape = shape(text.as_bytes()).unwrap();
-                proptest::prop_assert_eq!(judge(&text, shape.is_integer).1, None, "{}", text);
+                proptest::prop_assert_eq!(judge(&text, shape.kind).1, None, "{}", text);
             }
         });
     }

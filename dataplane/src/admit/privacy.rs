@@ -75,11 +75,32 @@ pub enum OpenError {
     Forged,
 }
 
-/// Applies an App's privacy rules. One per request: it holds the prepared keys.
+/// Applies an App's privacy rules. One per request: it holds the prepared keys, and the last id of each kind, since
+/// the events of a batch mostly come from one person.
 pub(crate) struct Anonymiser<'a> {
     app: &'a App,
     sealer: Sealer<'a>,
     rules: Vec<Rule>,
+    user_id: Last,
+    anonymous_id: Last,
+    device_id: Last,
+}
+
+/// An id and what became of it.
+#[derive(Default)]
+struct Last {
+    id: String,
+    stored: String,
+}
+
+impl Last {
+    fn or(&mut self, id: &str, make: impl FnOnce() -> String) -> String {
+        // The empty id, which nothing admits, is never taken for the initial one.
+        if self.id != id || id.is_empty() {
+            *self = Self { id: id.to_owned(), stored: make() };
+        }
+        self.stored.clone()
+    }
 }
 
 /// A rule on `event_data`, its path joined by dots: keys that contain the dots literally match it too.
@@ -96,6 +117,9 @@ impl<'a> Anonymiser<'a> {
             app,
             sealer: Sealer::new(&app.config.app, &app.privacy_keys),
             rules: rules.map(|rule| Rule { path: rule.path.join("."), action: rule.action }).collect(),
+            user_id: Last::default(),
+            anonymous_id: Last::default(),
+            device_id: Last::default(),
         }
     }
 
@@ -107,25 +131,24 @@ impl<'a> Anonymiser<'a> {
         &self.rules
     }
 
-    pub(crate) fn user_id(&self, id: &str) -> String {
-        self.person(USER_ID, id)
-    }
-
-    pub(crate) fn anonymous_id(&self, id: &str) -> String {
-        self.person(ANONYMOUS_ID, id)
-    }
-
-    fn person(&self, purpose: Purpose, id: &str) -> String {
+    pub(crate) fn user_id(&mut self, id: &str) -> String {
         match self.app.config.privacy.user_ids {
-            UserIds::Hash => self.sealer.hash(purpose, "", id),
+            UserIds::Hash => self.user_id.or(id, || self.sealer.hash(USER_ID, "", id)),
+            UserIds::Keep => id.to_owned(),
+        }
+    }
+
+    pub(crate) fn anonymous_id(&mut self, id: &str) -> String {
+        match self.app.config.privacy.user_ids {
+            UserIds::Hash => self.anonymous_id.or(id, || self.sealer.hash(ANONYMOUS_ID, "", id)),
             UserIds::Keep => id.to_owned(),
         }
     }
 
     pub(crate) fn device_id(&mut self, id: &str) -> String {
         match self.app.config.privacy.device_ids {
-            DeviceIds::Encrypt => self.sealer.seal(DEVICE_ID, "", id),
-            DeviceIds::Hash => self.sealer.hash(DEVICE_ID_HASH, "", id),
+            DeviceIds::Encrypt => self.device_id.or(id, || self.sealer.seal(DEVICE_ID, "", id)),
+            DeviceIds::Hash => self.device_id.or(id, || self.sealer.hash(DEVICE_ID_HASH, "", id)),
             DeviceIds::Keep => id.to_owned(),
         }
     }
@@ -180,6 +203,8 @@ pub(crate) fn truncate(text: &str) -> String {
 /// The keyed functions of one App.
 struct Sealer<'a> {
     owner: String,
+    /// As written: `1_`.
+    epoch: String,
     keys: &'a PrivacyKeys,
     /// Keyed once; a clone of it costs less than keying again.
     mac: Hmac<Sha256>,
@@ -189,26 +214,30 @@ struct Sealer<'a> {
 impl<'a> Sealer<'a> {
     fn new(app: &AppId, keys: &'a PrivacyKeys) -> Self {
         let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(keys.hash.expose());
-        Self { owner: app.to_string(), keys, mac: mac.expect("HMAC takes keys of any length"), cipher: None }
+        Self {
+            owner: app.to_string(),
+            epoch: format!("{}_", keys.epoch),
+            keys,
+            mac: mac.expect("HMAC takes keys of any length"),
+            cipher: None,
+        }
     }
 
-    /// Parts are ended by NUL, which none of them contains.
     fn hash(&self, purpose: Purpose, path: &str, value: &str) -> String {
         let mut mac = self.mac.clone();
-        for part in [purpose.name, &self.owner, path] {
-            mac.update(part.as_bytes());
-            mac.update(&[0]);
-        }
+        mac.update(self.context(purpose, path).as_bytes());
         mac.update(value.as_bytes());
         let digest = mac.finalize().into_bytes();
-        format!("{}{}_{}", purpose.prefix, self.keys.epoch, hex::encode(&digest[..HASH_BYTES]))
+        let mut text = [0; 2 * HASH_BYTES];
+        hex::encode_to_slice(&digest[..HASH_BYTES], &mut text).expect("two digits fit each byte");
+        self.tagged(purpose, std::str::from_utf8(&text).expect("hexadecimal is ASCII"))
     }
 
     fn seal(&mut self, purpose: Purpose, path: &str, value: &str) -> String {
-        let (cipher, headers) = self.cipher(purpose, path);
-        let sealed =
-            cipher.encrypt(headers, value.as_bytes()).expect("three headers are within the limit of SIV");
-        format!("{}{}_{}", purpose.prefix, self.keys.epoch, URL_SAFE_NO_PAD.encode(sealed))
+        let context = self.context(purpose, path);
+        let sealed = self.cipher().encrypt([context], value.as_bytes());
+        let sealed = sealed.expect("one header is within the limit of SIV");
+        self.tagged(purpose, &URL_SAFE_NO_PAD.encode(sealed))
     }
 
     fn open(&mut self, purpose: Purpose, path: &str, sealed: &str) -> Result<String, OpenError> {
@@ -219,16 +248,31 @@ impl<'a> Sealer<'a> {
         if epoch != self.keys.epoch {
             return Err(OpenError::OtherEpoch { epoch });
         }
-        let (cipher, headers) = self.cipher(purpose, path);
-        let opened = cipher.decrypt(headers, &sealed).map_err(|_| OpenError::Forged)?;
+        let context = self.context(purpose, path);
+        let opened = self.cipher().decrypt([context], &sealed).map_err(|_| OpenError::Forged)?;
         String::from_utf8(opened).map_err(|_| OpenError::Forged)
     }
 
-    /// The prepared cipher and the associated data.
-    fn cipher<'s>(&'s mut self, purpose: Purpose, path: &'s str) -> (&'s mut Aes256Siv, [&'s [u8]; 3]) {
-        let key = self.keys.encrypt.expose();
-        let cipher = self.cipher.get_or_insert_with(|| Aes256Siv::new(key.into()));
-        (cipher, [purpose.name.as_bytes(), self.owner.as_bytes(), path.as_bytes()])
+    /// What a value is bound to. The parts are ended by NUL, which none of them contains.
+    fn context(&self, purpose: Purpose, path: &str) -> String {
+        let mut context = String::with_capacity(purpose.name.len() + self.owner.len() + path.len() + 3);
+        for part in [purpose.name, &self.owner, path] {
+            context.push_str(part);
+            context.push('\0');
+        }
+        context
+    }
+
+    fn tagged(&self, purpose: Purpose, text: &str) -> String {
+        let mut tagged = String::with_capacity(purpose.prefix.len() + self.epoch.len() + text.len());
+        for part in [purpose.prefix, &self.epoch, text] {
+            tagged.push_str(part);
+        }
+        tagged
+    }
+
+    fn cipher(&mut self) -> &mut Aes256Siv {
+        self.cipher.get_or_insert_with(|| Aes256Siv::new(self.keys.encrypt.expose().into()))
     }
 }
 

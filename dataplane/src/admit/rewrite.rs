@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use millrace_crds::config::FieldAction;
 
 use super::canonical::{canonical, plain_text, write_string};
-use super::json::{self, Scanner, Syntax};
+use super::json::{Scanner, Syntax};
 use super::privacy::{self, Anonymiser, Rule};
+use super::text::string_of;
 
 /// `event_data` as it may be written.
 pub(crate) fn event_data<'a>(value: &'a str, anonymiser: &mut Anonymiser<'_>) -> Cow<'a, str> {
@@ -105,9 +106,7 @@ impl Rewriter<'_, '_, '_> {
                 Some(quoted(&self.anonymiser.encrypt_field(&rule.path, &canonical(value))))
             }
             // Numbers, booleans and objects have no shorter form that says less, so they go.
-            (FieldAction::Truncate, _) => {
-                json::string_of(value).map(|text| quoted(&privacy::truncate(&text)))
-            }
+            (FieldAction::Truncate, _) => string_of(value).map(|text| quoted(&privacy::truncate(&text))),
         }
     }
 

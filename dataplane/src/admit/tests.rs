@@ -375,7 +375,7 @@ proptest! {
             r#"{"event_type":"a"}"#,
             r#"{"event_type":"a","user_id":"u","event_id":"1","a":1,"a":2}"#,
             r#"{"user_id":"u","event_data":{"a.b":1,"a":{"b":[1]}},"event_type":"\u0061"}"#,
-            r#"{"event_type":"x","user_id":"u","event_id":"2","event_data":{"a.b":1}}"#,
+            r#"{"event_type":"x","user_id":"v","device_id":"v","event_id":"2","event_data":{"a.b":1}}"#,
         ];
         let events: Vec<_> = picks.iter().map(|pick| kinds[*pick]).collect();
         let app = app(|_| {});

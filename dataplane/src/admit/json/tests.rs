@@ -3,6 +3,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::super::canonical::canonical;
+use super::super::text::string_of;
 use super::*;
 
 /// Reads one text to its end.
