@@ -16,7 +16,7 @@ use crate::secret::Secret;
 const NOW_MS: i64 = 1_767_323_045_000;
 
 /// An App with everything at its default and small limits, and then as `change` makes it.
-pub(super) fn app(change: impl FnOnce(&mut AppConfig)) -> App {
+pub(crate) fn app(change: impl FnOnce(&mut AppConfig)) -> App {
     let mut config = AppConfig {
         format: Format::V1,
         app: "default/shop".parse().unwrap(),

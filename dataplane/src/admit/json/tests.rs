@@ -116,6 +116,17 @@ fn wide_objects_are_checked_for_duplicates_too() {
 }
 
 #[test]
+fn keys_that_differ_only_in_the_middle_are_two_keys() {
+    let members = |count: usize| {
+        let members: Vec<_> = (0..count).map(|name| format!("\"same-start-{name:03}-same-end\":0")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    assert_eq!(digest(b"same-start-000-same-end"), digest(b"same-start-001-same-end"));
+    assert_eq!(scan(&members(2)), Ok(None));
+    assert_eq!(scan(&members(PAIRWISE_KEYS_MAX * 2)), Ok(None));
+}
+
+#[test]
 fn keys_are_limited_in_length_and_number() {
     let key = "k".repeat(KEY_BYTES_MAX);
     assert_eq!(scan(&format!("{{\"{key}\":1}}")), Ok(None));
