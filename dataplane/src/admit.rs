@@ -2,9 +2,9 @@
 //!
 //! Pure: the clock's reading, the client's address and the source of random ids are arguments, and nothing is
 //! read or written. What comes out is anonymised as the App rules; no later stage sees what the client sent.
-//! The steps, in order: [`shape`] finds the events and their members in one scan ([`json`], [`text`],
-//! [`number`]); [`event`] checks each member ([`fields`], [`moment`], [`paths`]), passes personal values through
-//! [`privacy`] and [`rewrite`], and decides the [`identity`] from what is left ([`canonical`]).
+//! The steps, in order: `shape` finds the events and their members in one scan (`json`, `text`,
+//! `number`); `event` checks each member (`fields`, `moment`, `paths`), passes personal values through
+//! `privacy` and `rewrite`, and decides the `identity` from what is left (`canonical`).
 
 use std::net::IpAddr;
 

@@ -25,16 +25,17 @@ pub(crate) fn plain_text(value: &str) -> Cow<'_, str> {
 /// Writes a JSON string with the fewest escapes.
 pub(crate) fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\0'..='\u{1f}' => {
-                write!(out, "\\u{:04x}", u32::from(char)).expect("writing to a String cannot fail");
-            }
-            _ => out.push(char),
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            control => write!(out, "\\u{control:04x}").expect("writing to a String cannot fail"),
         }
+        rest = &rest[at + 1..];
     }
+    out.push_str(rest);
     out.push('"');
 }
 

@@ -6,6 +6,7 @@
 //! and path are part of what is hashed or authenticated, so equal values in two places do not look equal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use aes_siv::siv::Aes256Siv;
 use base64::Engine;
@@ -80,7 +81,7 @@ pub enum OpenError {
 pub(crate) struct Anonymiser<'a> {
     app: &'a App,
     sealer: Sealer<'a>,
-    rules: Vec<Rule>,
+    rules: Arc<[Rule]>,
     user_id: Last,
     anonymous_id: Last,
     device_id: Last,
@@ -127,8 +128,8 @@ impl<'a> Anonymiser<'a> {
         self.app
     }
 
-    pub(crate) fn rules(&self) -> &[Rule] {
-        &self.rules
+    pub(crate) fn rules(&self) -> Arc<[Rule]> {
+        Arc::clone(&self.rules)
     }
 
     pub(crate) fn user_id(&mut self, id: &str) -> String {

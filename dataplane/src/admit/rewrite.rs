@@ -12,7 +12,7 @@ use super::text::string_of;
 
 /// `event_data` as it may be written.
 pub(crate) fn event_data<'a>(value: &'a str, anonymiser: &mut Anonymiser<'_>) -> Cow<'a, str> {
-    let rules = anonymiser.rules().to_vec();
+    let rules = anonymiser.rules();
     if rules.is_empty() {
         return Cow::Borrowed(value);
     }

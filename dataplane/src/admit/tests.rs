@@ -350,6 +350,24 @@ proptest! {
     }
 
     #[test]
+    fn a_body_with_broken_bytes_gets_an_answer(
+        places in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut body = format!("{{\"batch\":[{},{}]}}", personal_event("ada", "::1"), event(json!({}))).into_bytes();
+        for (place, byte) in places {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        let app = app(|config| {
+            config.privacy.fields =
+                vec![FieldRule { path: vec!["profile".to_owned(), "email".to_owned()], action: FieldAction::Hash }];
+        });
+        if let Ok(answers) = admit(&app, &body) {
+            prop_assert!((1..=2).contains(&answers.len()));
+        }
+    }
+
+    #[test]
     fn anything_around_an_event_gets_an_answer(
         start in "\\{?\"?(batch|event_type|user_id)?\"?[:\\[{]*",
         middle in any::<String>(),
