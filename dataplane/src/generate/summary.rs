@@ -264,3 +264,53 @@ impl Window {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::invalid::Mistake;
+    use super::*;
+
+    fn planned(meaning: Meaning) -> Planned {
+        Planned { json: String::new(), meaning }
+    }
+
+    #[test]
+    fn figures_count_each_accepted_event_once_whichever_copy_came_first() {
+        let hour = 1_767_319_200_000;
+        let bought = |visitor, cents| Fact { visitor, timestamp: hour + 5, revenue: Some(("EUR", cents)) };
+        let looked = Fact { visitor: 1, timestamp: hour - 1, revenue: None };
+        let events = vec![
+            planned(Meaning::Duplicate(bought(1, 1_995))),
+            planned(Meaning::Valid(bought(1, 1_995))),
+            planned(Meaning::Valid(bought(2, 10))),
+            planned(Meaning::Valid(looked)),
+            planned(Meaning::Invalid(Mistake::CutOff)),
+        ];
+        let accepted = |id| Answer::Accepted(Uuid::from_u128(id));
+        let refused = Answer::Refused { code: "not_json".to_owned(), message: String::new() };
+        let mut tally = Tally::default();
+        let batch = Batch { user_agent: "", events };
+        tally.add(
+            &batch,
+            Outcome::Answered(vec![accepted(1), accepted(1), accepted(2), accepted(3), refused]),
+        );
+        let summary = tally.finish(9, Duration::from_secs(2));
+        assert_eq!(summary.verdict(), Ok(()));
+        assert_eq!((summary.sent, summary.meant_valid, summary.meant_invalid), (5, 4, 1));
+        assert_eq!((summary.accepted, summary.distinct_accepted, summary.duplicates_sent), (4, 3, 1));
+        assert_eq!((summary.active_users, summary.conversions, summary.converting_users), (2, 2, 2));
+        assert_eq!(summary.revenue, BTreeMap::from([("EUR".to_owned(), "20.05".to_owned())]));
+        assert_eq!(summary.refused_by_code, BTreeMap::from([("not_json".to_owned(), 1)]));
+        let Window { first, last, from, to } = summary.window.unwrap();
+        let at = [first, last, from, to].map(|moment| moment.as_millisecond() - hour);
+        assert_eq!(at, [-1, 5, -HOUR_MS, HOUR_MS]);
+    }
+
+    #[test]
+    fn a_run_without_anything_accepted_is_no_success() {
+        let summary = Tally::default().finish(1, Duration::ZERO);
+        assert_eq!(summary.verdict(), Err(Verdict::NothingAccepted));
+        assert_eq!(summary.window, None);
+        assert!(summary.to_string().contains("no event was accepted"));
+    }
+}
