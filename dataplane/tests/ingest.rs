@@ -332,18 +332,52 @@ async fn a_length_over_the_limit_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn a_sender_that_cannot_stop_still_gets_to_read_its_answer() {
+async fn a_sender_that_asks_first_is_told_before_it_sends() {
     let ingest = Running::start(app(), ScriptedLog::open());
+    let head = "POST /v1/events HTTP/1.1\r\nHost: i\r\nAuthorization: Bearer mrw_shop_web\r\nExpect: 100-continue\r\n";
+    let mut welcome = ingest.connect().await;
+    let body = event("a");
+    welcome.send(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await;
+    assert_eq!(welcome.reply().await.status, 100);
+    welcome.send(body.as_bytes()).await;
+    assert_eq!(welcome.reply().await.status, 200);
+
+    let mut too_large = ingest.connect().await;
+    too_large.send(format!("{head}Content-Length: 99999999\r\n\r\n").as_bytes()).await;
+    assert_eq!(too_large.reply().await.status, 413);
+    too_large.closed().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_cannot_stop_gets_to_read_its_answer_and_keeps_its_connection() {
+    let mut tight = app();
+    tight.ingest.max_body_bytes = 10_000;
+    let ingest = Running::start(tight, ScriptedLog::open());
     let mut client = ingest.connect().await;
     let head = "POST /v1/events HTTP/1.1\r\nHost: i\r\nAuthorization: Bearer mrw_shop_web\r\n";
     client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
     let chunk = [&b"8000\r\n"[..], &vec![b' '; 0x8000], b"\r\n"].concat();
-    for _ in 0..40 {
+    for _ in 0..28 {
         client.send(&chunk).await;
     }
+    client.send(b"0\r\n\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.code().as_str()), (413, "body_too_large"));
-    client.send_until_refused(&chunk).await;
+    let body = event("a");
+    client.send(&Ask::post(body.as_bytes()).bytes()).await;
+    assert_eq!(client.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_sender_that_never_stops_is_cut_off() {
+    let mut tight = app();
+    tight.ingest.max_body_bytes = 10_000;
+    let ingest = Running::start(tight, ScriptedLog::open());
+    let mut client = ingest.connect().await;
+    let head = "POST /v1/events HTTP/1.1\r\nHost: i\r\nAuthorization: Bearer mrw_shop_web\r\n";
+    client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
+    let chunk = [&b"8000\r\n"[..], &vec![b' '; 0x8000], b"\r\n"].concat();
+    soon(client.send_until_refused(&chunk)).await;
 }
 
 #[tokio::test]
