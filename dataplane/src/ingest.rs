@@ -51,9 +51,10 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// Longest wait for the first complete request head of a connection.
     pub first_request_max: Duration,
-    /// Longest silence between two requests of a connection. Longer than the 60 s after which common load
-    /// balancers drop an idle connection, so that they, not we, close first.
-    pub idle_max: Duration,
+    /// Shortest silence after which a connection is closed; looked at in steps of this length, so it may last
+    /// twice as long. Longer than the 60 s after which common load balancers drop an idle connection, so that
+    /// they, not we, close first.
+    pub idle: Duration,
     /// Longest time from the request's head to the end of its body.
     pub body_max: Duration,
     /// Longest wait for the log; afterwards the client is told to retry.
@@ -68,7 +69,7 @@ impl Default for Limits {
             connections_max: 8192,
             bodies_bytes_max: 256 << 20,
             first_request_max: Duration::from_secs(10),
-            idle_max: Duration::from_secs(75),
+            idle: Duration::from_secs(75),
             body_max: Duration::from_secs(30),
             append_max: Duration::from_secs(15),
             drain_max: Duration::from_secs(20),

@@ -544,34 +544,44 @@ async fn speaks_http_2_with_prior_knowledge() {
 }
 
 #[tokio::test]
-async fn who_sends_too_slowly_is_let_go() {
+async fn who_never_completes_a_request_is_let_go() {
     let short = Duration::from_millis(50);
-    let limits = Limits { first_request_max: short, idle_max: short, body_max: short, ..Limits::default() };
+    let limits = Limits { first_request_max: short, ..Limits::default() };
     let ingest = Running::start_within(app(), ScriptedLog::open(), limits);
+    for start in [&b""[..], b"PRI * HTTP/2.0", b"POST /v1/events HTTP/1.1\r\nHost: i\r\nX-Slow: "] {
+        let mut client = ingest.connect().await;
+        client.send(start).await;
+        client.closed().await;
+    }
+}
 
-    let mut silent = ingest.connect().await;
-    let mut half_a_preface = ingest.connect().await;
-    half_a_preface.send(b"PRI * HTTP/2.0").await;
-    let mut half_a_head = ingest.connect().await;
-    half_a_head.send(b"POST /v1/events HTTP/1.1\r\nHost: i\r\nX-Slow: ").await;
-    silent.closed().await;
-    half_a_preface.closed().await;
-    half_a_head.closed().await;
-
-    let mut half_a_body = ingest.connect().await;
-    half_a_body
+#[tokio::test]
+async fn who_sends_a_body_too_slowly_is_told_and_let_go() {
+    let limits = Limits { body_max: Duration::from_millis(50), ..Limits::default() };
+    let ingest = Running::start_within(app(), ScriptedLog::open(), limits);
+    let mut client = ingest.connect().await;
+    client
         .send(b"POST /v1/events HTTP/1.1\r\nHost: i\r\nAuthorization: Bearer mrw_shop_web\r\nContent-Length: 20\r\n\r\n{")
         .await;
-    let reply = half_a_body.reply().await;
+    let reply = client.reply().await;
     assert_eq!((reply.status, reply.code().as_str()), (408, "body_timeout"));
     assert_eq!(reply.header("connection"), Some("close"));
-    half_a_body.closed().await;
+    client.closed().await;
+}
 
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_closed() {
+    let limits = Limits {
+        first_request_max: Duration::from_secs(1),
+        idle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let ingest = Running::start_within(app(), ScriptedLog::open(), limits);
     let body = event("a");
-    let mut idle = ingest.connect().await;
-    idle.send(&Ask::post(body.as_bytes()).bytes()).await;
-    assert_eq!(idle.reply().await.status, 200);
-    idle.closed().await;
+    let mut client = ingest.connect().await;
+    client.send(&Ask::post(body.as_bytes()).bytes()).await;
+    assert_eq!(client.reply().await.status, 200);
+    client.closed().await;
 }
 
 #[tokio::test]

@@ -238,7 +238,7 @@ async fn converse(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, shut
             }
             () = patience.as_mut() => {
                 if activity.continues(&mut seen) {
-                    patience.as_mut().reset(Instant::now() + limits.idle_max);
+                    patience.as_mut().reset(Instant::now() + limits.idle);
                 } else if state == State::Closing {
                     return;
                 } else {
