@@ -45,7 +45,7 @@ pub struct Ingest {
 /// Bounds of the listener. Those of an App (body, event, batch, rate) are in its configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most connections at once; more wait in the kernel's queue.
+    /// Most connections at once; more wait in the kernel's queue. Each loop holds one place for the next it accepts.
     pub connections_max: usize,
     /// Most bytes of request bodies held at once, over all connections, as sent and inflated.
     pub bodies_bytes_max: usize,

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -293,10 +293,4 @@ impl Drop for Underway {
     fn drop(&mut self) {
         self.0.underway.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Who asks, and under which id it is answered.
-pub(super) struct Asked {
-    pub(super) id: String,
-    pub(super) client: IpAddr,
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use millrace_crds::config::Dialect;
 use tracing::error;
 
-use super::accept::{Asked, Server, Worker};
+use super::accept::{Server, Worker};
 use super::answer::{self, Answer, Problem};
 use super::append::{self, Destination};
 use super::body::{self, ReadMax, Reservation};
@@ -17,6 +17,7 @@ use super::coding;
 use super::decide::{self, DecideError, Job, Outcome, Sender};
 use super::key::{self, KeyError};
 use super::origin;
+use super::route::Asked;
 use super::tenant::Tenant;
 
 /// Longest user agent that is kept: it is copied into every event of the request.
@@ -36,15 +37,16 @@ pub(super) async fn receive(worker: &Arc<Worker>, asked: &Asked, request: Reques
         Entry::WrongOrigin(tenant) => (Some(tenant), None, Err(wrong_origin())),
         Entry::NoKey(error) => (None, origin, Err(error.into())),
     };
-    if taken.is_err() && lingers(&head) {
-        body::linger(body);
-    }
+    let refused = taken.is_err();
     let mut answer = counted(&worker.server, asked, tenant, taken);
     let late = answer.response.status() == StatusCode::REQUEST_TIMEOUT;
     let headers = answer.response.headers_mut();
     origin::expose(headers, readable_by);
     if late && head.version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if refused && !late && lingers(&head) {
+        body::linger(body);
     }
     answer
 }

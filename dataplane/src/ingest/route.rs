@@ -8,9 +8,15 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tracing::debug;
 
-use super::accept::{Asked, Worker};
+use super::accept::Worker;
 use super::answer::{self, Answer, Page, Problem};
 use super::{events, origin, request_id};
+
+/// Who asks, and under which id it is answered.
+pub(super) struct Asked {
+    pub(super) id: String,
+    pub(super) client: IpAddr,
+}
 
 /// The paths served, without a trailing slash, which is accepted on each.
 const ROUTES: [(&str, Route); 2] = [("/v1/events", Route::Events), ("/health", Route::Health)];
