@@ -1,0 +1,8 @@
+//! Process as a whole, over an in-memory log: nothing a client sends is lost or doubled.
+#![expect(clippy::unwrap_used, reason = "test helpers outside of test functions")]
+
+mod decide;
+mod dedupe;
+mod fixture;
+mod memory_log;
+mod worker;
