@@ -113,14 +113,6 @@ pub enum ProcessError {
         /// What is missing.
         kind: TopicKind,
     },
-    /// Deciding panicked, which is a bug.
-    #[error("process of `{app}` panicked while it decided on a batch")]
-    Panicked {
-        /// Whose events.
-        app: AppId,
-        /// How.
-        source: tokio::task::JoinError,
-    },
 }
 
 impl ProcessError {
@@ -132,8 +124,7 @@ impl ProcessError {
             }
             Self::CatchUp { source: CatchUpError::Seen(_), .. }
             | Self::Seen { .. }
-            | Self::NoTopic { .. }
-            | Self::Panicked { .. } => false,
+            | Self::NoTopic { .. } => false,
         }
     }
 }

@@ -14,15 +14,17 @@ pub mod changelog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fjall::Database;
 use millrace_crds::names::AppId;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use bucket::Bucket;
 
 /// Block cache of the whole store. Lookups of new ids end at the filters, so a large one gains little.
-const CACHE_BYTES: u64 = 4 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// Journal space before the oldest buckets are flushed: the least the database allows.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Open table files kept at hand.
@@ -122,6 +124,32 @@ fn remove(path: &Path) -> Result<(), SeenError> {
             Err(SeenError::Remove { path: path.to_owned(), source })
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What one App has seen, for use from async code: its disk work belongs on threads that may block.
+#[derive(Clone)]
+pub struct SharedSeen(Arc<Mutex<Seen>>);
+
+impl SharedSeen {
+    /// Takes the store over.
+    pub fn new(seen: Seen) -> Self {
+        Self(Arc::new(Mutex::new(seen)))
+    }
+
+    /// Looks at or changes what is in memory.
+    pub async fn with<T>(&self, action: impl FnOnce(&mut Seen) -> T) -> T {
+        action(&mut *self.0.lock().await)
+    }
+
+    /// Does work that may wait for the disk, or computes for long.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Seen) -> Result<T, SeenError> + Send + 'static,
+    ) -> Result<T, SeenError> {
+        let seen = Arc::clone(&self.0);
+        let task = tokio::task::spawn_blocking(move || work(&mut seen.blocking_lock()));
+        task.await.map_err(|source| SeenError::Panicked { source })?
     }
 }
 
@@ -331,5 +359,11 @@ pub enum SeenError {
         step: &'static str,
         /// Why.
         source: fjall::Error,
+    },
+    /// A bug of ours, in the store or in what was done with it.
+    #[error("work on the dedupe store panicked")]
+    Panicked {
+        /// How.
+        source: tokio::task::JoinError,
     },
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_crds::names::{AppId, TopicKind};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, Decided, Rules, Targets};
 use super::seen::changelog::{CatchUpError, Changelog};
-use super::seen::{Seen, SeenError, WindowChange};
+use super::seen::{Seen, SeenError, SharedSeen, WindowChange};
 use super::{ProcessError, Worker, group};
 use crate::config::App;
 use crate::log::{
@@ -68,7 +67,7 @@ pub(super) struct Session<'a> {
     topics: Topics,
     consumer: Box<dyn Consumer>,
     transactor: Box<dyn Transactor>,
-    seen: Arc<Mutex<Seen>>,
+    seen: SharedSeen,
     /// Partitions that are ours, with the next offset to decide.
     assigned: BTreeMap<u32, u64>,
     /// No record appended before this is still to be decided; `None` until something tells.
@@ -110,7 +109,7 @@ impl<'a> Session<'a> {
             log.transactor(&format!("{group}.0")).await.map_err(during(worker, "open a transactor"))?;
         let window_ms = app.config.events.dedupe_window_ms;
         let seen = worker.seen.app(&worker.app, topics.targets.seen.id, window_ms);
-        let seen = Arc::new(Mutex::new(seen.map_err(seen_failed(worker))?));
+        let seen = SharedSeen::new(seen.map_err(seen_failed(worker))?);
         Ok(Self {
             worker,
             app,
@@ -207,9 +206,8 @@ impl<'a> Session<'a> {
     async fn catch_up(&mut self, oldest_pending: Option<i64>) -> Result<(), ProcessError> {
         let ours: BTreeSet<u32> = self.assigned.keys().copied().collect();
         let changelog = Changelog::new(self.topics.targets.seen.clone(), &ours, self.topics.raw.partitions);
-        let mut seen = self.seen.lock().await;
         changelog
-            .catch_up(self.worker.log.as_ref(), &mut seen, oldest_pending)
+            .catch_up(self.worker.log.as_ref(), &self.seen, oldest_pending)
             .await
             .map_err(|source: CatchUpError| ProcessError::CatchUp { app: self.worker.app.clone(), source })?;
         Ok(())
@@ -217,7 +215,7 @@ impl<'a> Session<'a> {
 
     /// Brings what is only in memory to disk, so that a restart has little to read.
     async fn flush_recent(&mut self) -> Result<(), ProcessError> {
-        let recent = self.seen.lock().await.recent_len();
+        let recent = self.seen.with(|seen| seen.recent_len()).await;
         match recent {
             0 => Ok(()),
             _ => self.catch_up(Some(self.oldest_pending.unwrap_or(i64::MIN))).await,
@@ -230,7 +228,8 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.topics = Topics::resolve(self.worker, &app).await?;
-        let change = self.seen.lock().await.set_window(app.config.events.dedupe_window_ms);
+        let window_ms = app.config.events.dedupe_window_ms;
+        let change = self.seen.with(|seen| seen.set_window(window_ms)).await;
         self.app = app;
         match change {
             WindowChange::Holds => Ok(()),
@@ -266,27 +265,25 @@ impl<'a> Session<'a> {
             self.assigned.insert(partition, record.offset + 1);
             self.newest_decided = self.newest_decided.max(Some(record.appended_at));
         }
-        let recent = {
-            let mut seen = self.seen.lock().await;
+        let committed = |seen: &mut Seen| {
             seen.committed(decided.entries);
             seen.recent_len()
         };
+        let recent = self.seen.with(committed).await;
         timer.observe_duration();
         if recent >= RECENT_ENTRIES_MAX { self.flush_recent().await } else { Ok(()) }
     }
 
     /// Off the async threads: it computes, and its look-ups may wait for the disk.
     async fn decide(&mut self, batch: &Arc<Batch>) -> Result<Decided, ProcessError> {
-        let (batch, app, seen) = (Arc::clone(batch), Arc::clone(&self.app), Arc::clone(&self.seen));
+        let (batch, app) = (Arc::clone(batch), Arc::clone(&self.app));
         let targets = self.topics.targets.clone();
         let record_bytes_max = self.record_bytes_max;
-        let task = tokio::task::spawn_blocking(move || {
+        let decide = move |seen: &mut Seen| {
             let now_ms = Timestamp::now().as_millisecond();
-            let rules = Rules { app: &app, targets: &targets, now_ms, record_bytes_max };
-            batch::decide(&batch, &seen.blocking_lock(), &rules)
-        });
-        let panicked = |source| ProcessError::Panicked { app: self.worker.app.clone(), source };
-        task.await.map_err(panicked)?.map_err(seen_failed(self.worker))
+            batch::decide(&batch, seen, &Rules { app: &app, targets: &targets, now_ms, record_bytes_max })
+        };
+        self.seen.run(decide).await.map_err(seen_failed(self.worker))
     }
 
     fn count(&self, decided: &Decided) {
@@ -322,7 +319,7 @@ impl<'a> Session<'a> {
         }
         if let Some(oldest) = oldest {
             self.oldest_pending = Some(oldest);
-            self.seen.lock().await.retire(oldest).map_err(seen_failed(self.worker))?;
+            self.seen.run(move |seen| seen.retire(oldest)).await.map_err(seen_failed(self.worker))?;
         }
         Ok(())
     }

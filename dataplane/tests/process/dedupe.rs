@@ -5,7 +5,9 @@ use std::sync::Arc;
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_dataplane::log::{Log, LogRecord, TopicInfo};
 use millrace_dataplane::process::seen::changelog::{self, Changelog};
-use millrace_dataplane::process::seen::{Entry, Position, Seen, SeenError, SeenStore, WindowChange};
+use millrace_dataplane::process::seen::{
+    Entry, Position, Seen, SeenError, SeenStore, SharedSeen, WindowChange,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -184,6 +186,11 @@ fn a_worker_reads_only_the_changelog_partitions_its_raw_ones_write_to() {
     }
 }
 
+fn shared(dir: &TempDir, changelog: &Changelog) -> SharedSeen {
+    let store = SeenStore::open(dir.path()).unwrap();
+    SharedSeen::new(store.app(&app_id(), changelog.topic.id, DAY_MS).unwrap())
+}
+
 /// A changelog with one entry a day for ten days.
 async fn ten_days() -> (MemoryLog, Changelog) {
     let name = topic(TopicKind::Seen);
@@ -202,15 +209,13 @@ async fn a_new_store_restores_what_the_oldest_pending_record_needs() {
     let (log, changelog) = ten_days().await;
     for (oldest_pending, kept, gone) in [(Some(T0 + 5 * DAY), 4, 1), (None, 8, 1), (Some(T0), 0, 99)] {
         let dir = TempDir::new().unwrap();
-        let mut seen =
-            SeenStore::open(dir.path()).unwrap().app(&app_id(), changelog.topic.id, DAY_MS).unwrap();
-        assert_eq!(changelog.catch_up(&log, &mut seen, oldest_pending).await.unwrap(), 10);
-        assert_eq!(seen.mark(0), 10);
+        let seen = shared(&dir, &changelog);
+        assert_eq!(changelog.catch_up(&log, &seen, oldest_pending).await.unwrap(), 10);
         let own = |day: u128| at(0, 100, T0 + day as i64 * DAY + 1);
-        assert!(is_duplicate(&seen, kept, own(kept)), "{oldest_pending:?}");
-        assert!(!is_duplicate(&seen, gone, own(gone)), "{oldest_pending:?}");
+        let found = seen.with(|seen| [kept, gone].map(|day| is_duplicate(seen, day, own(day)))).await;
+        assert_eq!(found, [true, false], "{oldest_pending:?}");
         assert_eq!(
-            changelog.catch_up(&log, &mut seen, oldest_pending).await.unwrap(),
+            changelog.catch_up(&log, &seen, oldest_pending).await.unwrap(),
             0,
             "nothing is read twice"
         );
@@ -227,7 +232,7 @@ async fn entries_this_build_does_not_know_are_passed_over() {
         records[5].value = vec![1].into();
     });
     let dir = TempDir::new().unwrap();
-    let mut seen = SeenStore::open(dir.path()).unwrap().app(&app_id(), changelog.topic.id, DAY_MS).unwrap();
-    assert_eq!(changelog.catch_up(&log, &mut seen, Some(T0)).await.unwrap(), 7);
-    assert_eq!(seen.mark(0), 10);
+    let seen = shared(&dir, &changelog);
+    assert_eq!(changelog.catch_up(&log, &seen, Some(T0)).await.unwrap(), 7);
+    assert_eq!(seen.with(|seen| seen.mark(0)).await, 10);
 }

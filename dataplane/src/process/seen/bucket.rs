@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fjall::config::CompressionPolicy;
+use fjall::config::{CompressionPolicy, PartitioningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 use millrace_crds::names::AppId;
 use uuid::Uuid;
@@ -13,8 +13,8 @@ use super::{Entry, Position, SeenError};
 /// Shortest span of a bucket. A shorter window is compared exactly all the same; this only keeps the number of
 /// keyspaces small.
 const WIDTH_MS_MIN: i64 = 60 * 60 * 1000;
-/// Entries held in memory per bucket before they go to a table file.
-const MEMTABLE_BYTES_MAX: u64 = 4 << 20;
+/// Entries held in memory per bucket before they go to a table file; in memory they take some times that.
+const MEMTABLE_BYTES_MAX: u64 = 2 << 20;
 /// Marks are found by this prefix; as an event id (the nil UUID) it is shorter than any mark's key.
 const MARK_PREFIX: [u8; 16] = [0; 16];
 /// Prefix, changelog topic id, partition.
@@ -59,6 +59,10 @@ impl Bucket {
                 .max_memtable_size(MEMTABLE_BYTES_MAX)
                 // Ids are random bytes.
                 .data_block_compression_policy(CompressionPolicy::disabled())
+                // Look-ups are random too. Whole filters and indexes of a table would be larger than the cache
+                // takes, and be read from disk for each one; parts of them stay in it.
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
         };
         let keyspace = database
             .keyspace(&name(app, width, number), options)

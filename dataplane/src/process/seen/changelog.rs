@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Entry, Position, Seen, SeenError};
+use super::{Entry, Position, Seen, SeenError, SharedSeen};
 use crate::log::{Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition};
 use crate::record::partition_of;
 
@@ -51,31 +51,33 @@ impl Changelog {
     pub async fn catch_up(
         &self,
         log: &dyn Log,
-        seen: &mut Seen,
+        seen: &SharedSeen,
         oldest_pending: Option<i64>,
     ) -> Result<u64, CatchUpError> {
         let mut read = 0;
-        let mut newest = i64::MIN;
-        for partition in &self.partitions {
-            let of = TopicPartition { topic: Arc::clone(&self.topic.name), partition: *partition };
+        let mut newest = None;
+        for partition in self.partitions.iter().copied() {
+            let of = TopicPartition { topic: Arc::clone(&self.topic.name), partition };
             let high =
                 log.watermarks(&of).await.map_err(|source| CatchUpError::log("watermarks", source))?.high;
-            let mut next = seen.mark(*partition);
+            let mut next = seen.with(|seen| seen.mark(partition)).await;
             while next < high {
                 let page =
                     log.read(&of, next, PAGE).await.map_err(|source| CatchUpError::log("read", source))?;
                 // Nothing below the watermark but markers of transactions.
                 next = page.last().map_or(high, |last| last.offset + 1);
                 let entries: Vec<Entry> = page.iter().filter_map(decode).collect();
-                newest = entries.iter().map(|entry| entry.at.appended_at).fold(newest, i64::max);
+                newest = entries.iter().map(|entry| Some(entry.at.appended_at)).fold(newest, Option::max);
                 read += entries.len() as u64;
-                seen.apply(*partition, &entries, next)?;
-                if newest > i64::MIN {
-                    seen.retire(oldest_pending.unwrap_or(newest))?;
-                }
+                let needed_from = oldest_pending.or(newest);
+                seen.run(move |seen| {
+                    seen.apply(partition, &entries, next)?;
+                    needed_from.map_or(Ok(()), |needed_from| seen.retire(needed_from))
+                })
+                .await?;
             }
         }
-        seen.forget_recent();
+        seen.with(Seen::forget_recent).await;
         Ok(read)
     }
 }
