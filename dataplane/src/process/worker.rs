@@ -70,7 +70,7 @@ pub(super) struct Session<'a> {
     seen: SharedSeen,
     /// Partitions that are ours, with the next offset to decide.
     assigned: BTreeMap<u32, u64>,
-    /// No record appended before this is still to be decided; `None` until something tells.
+    /// Append time before which nothing is left to decide; `None` until something tells.
     oldest_pending: Option<i64>,
     /// Append time of the newest record decided.
     newest_decided: Option<i64>,
@@ -188,6 +188,7 @@ impl<'a> Session<'a> {
     /// Partitions may be decided on only when everything committed about them is known.
     async fn take_over(&mut self, assigned: Vec<Assigned>) -> Result<(), ProcessError> {
         let worker = self.worker;
+        let is_first = self.assigned.is_empty();
         let mut oldest = None;
         for Assigned { partition: of, topic: _, committed } in assigned {
             let next = match committed {
@@ -197,8 +198,12 @@ impl<'a> Session<'a> {
             self.assigned.insert(of.partition, next);
             oldest = oldest.into_iter().chain(append_time(worker, &of, next).await?).min();
         }
+        if !is_first {
+            // What is ours already may be further behind than what is new.
+            oldest = oldest.into_iter().chain([self.needed_from()]).min();
+        }
         self.catch_up(oldest).await?;
-        self.oldest_pending = self.oldest_pending.into_iter().chain(oldest).min();
+        self.oldest_pending = oldest;
         Ok(())
     }
 
@@ -218,8 +223,13 @@ impl<'a> Session<'a> {
         let recent = self.seen.with(|seen| seen.recent_len()).await;
         match recent {
             0 => Ok(()),
-            _ => self.catch_up(Some(self.oldest_pending.unwrap_or(i64::MIN))).await,
+            _ => self.catch_up(Some(self.needed_from())).await,
         }
+    }
+
+    /// No record appended before this is still to be decided; the beginning of time while that is unknown.
+    fn needed_from(&self) -> i64 {
+        self.oldest_pending.unwrap_or(i64::MIN)
     }
 
     /// Works by a new configuration from the next batch on.
@@ -233,7 +243,7 @@ impl<'a> Session<'a> {
         self.app = app;
         match change {
             WindowChange::Holds => Ok(()),
-            WindowChange::NeedsCatchUp => self.catch_up(Some(self.oldest_pending.unwrap_or(i64::MIN))).await,
+            WindowChange::NeedsCatchUp => self.catch_up(Some(self.needed_from())).await,
         }
     }
 

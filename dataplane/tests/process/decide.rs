@@ -1,15 +1,18 @@
 //! Every decision on one record, and that there is one for any bytes.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use millrace_crds::config::{AppConfig, OnUndeclared};
-use millrace_dataplane::log::LogRecord;
+use millrace_dataplane::log::{LogRecord, TopicInfo};
+use millrace_dataplane::process::batch::{self, Batch, Decided, Rules, Targets};
 use millrace_dataplane::process::decide::{self, Input, Outcome};
-use millrace_dataplane::process::seen::Position;
+use millrace_dataplane::process::seen::{Position, SeenStore};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::fixture::{app_config, purchase, raw_json};
+use crate::fixture::{DAY_MS, app, app_config, app_id, purchase, raw_json};
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -151,6 +154,49 @@ fn derives_user_platform_and_conversion() {
     assert_eq!(derived.user_key, xxhash_rust::xxh3::xxh3_64(b"ann"));
     assert!(derived.is_conversion);
     assert_eq!(derived.created_at, NOW);
+}
+
+/// A batch of retries, garbage and rule breaks in any order, decided on an empty store.
+fn decide_mixed(kinds: &[(u8, u8)]) -> (usize, Decided) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let store = SeenStore::open(dir.path()).unwrap();
+    let seen = store.app(&app_id(), Uuid::nil(), DAY_MS).unwrap();
+    let mut batch = Batch::default();
+    for (offset, (id, kind)) in (0..).zip(kinds) {
+        let event_id = Uuid::from_u128(u128::from(*id));
+        let value = match kind {
+            0 => b"garbage".to_vec(),
+            1 => raw_json(event_id, "purchase", NOW, &json!({})).to_string().into_bytes(),
+            2 => raw_json(event_id, "purchase", 0, &purchase()).to_string().into_bytes(),
+            _ => raw_json(event_id, "purchase", NOW, &purchase()).to_string().into_bytes(),
+        };
+        let key = Bytes::copy_from_slice(event_id.as_bytes());
+        batch.push(0, vec![LogRecord { offset, appended_at: NOW, key, value: value.into() }]);
+    }
+    let info = |name: &str| TopicInfo { name: name.into(), id: Uuid::nil(), partitions: 2 };
+    let targets = Targets { processed: info("p"), dead_letters: info("d"), seen: info("s") };
+    let app = app(app_config());
+    let rules = Rules { app: &app, targets: &targets, now_ms: NOW, record_bytes_max: usize::MAX };
+    (batch.len(), batch::decide(&batch, &seen, &rules).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn every_record_of_a_batch_has_one_outcome_and_every_valid_event_is_processed_once(
+        kinds in prop::collection::vec((0_u8..6, 0_u8..5), 0..40),
+    ) {
+        let (records, decided) = decide_mixed(&kinds);
+        prop_assert_eq!(decided.outcomes.values().sum::<u64>(), records as u64);
+        let valid: BTreeSet<u8> = kinds.iter().filter(|(_, kind)| *kind > 2).map(|(id, _)| *id).collect();
+        let processed: Vec<_> = decided.records.iter().filter(|new| &*new.to.topic == "p").collect();
+        let ids: BTreeSet<Uuid> = decided.entries.iter().map(|entry| entry.event_id).collect();
+        prop_assert_eq!((processed.len(), ids.len(), decided.entries.len()), (valid.len(), valid.len(), valid.len()));
+        let duplicates = decided.outcomes.get("duplicate").copied().unwrap_or(0);
+        let written = decided.records.len() as u64 + duplicates;
+        prop_assert_eq!(written, (records + valid.len()) as u64, "one record each, and an entry per processed one");
+    }
 }
 
 proptest! {
