@@ -71,7 +71,7 @@ impl ClickHouse {
 }
 
 impl QueryLimits {
-    fn settings(&self) -> [(&'static str, String); 8] {
+    fn settings(&self) -> [(&'static str, String); 9] {
         [
             ("readonly", "1".to_owned()),
             ("max_execution_time", self.execution_time_max.as_secs().max(1).to_string()),
@@ -80,6 +80,8 @@ impl QueryLimits {
             ("result_overflow_mode", "throw".to_owned()),
             ("output_format_json_quote_64bit_integers", "0".to_owned()),
             ("output_format_json_quote_decimals", "1".to_owned()),
+            // Keys of `event_data` come back with their dots, as they were stored.
+            ("json_type_escape_dots_in_keys", "1".to_owned()),
             // An exception is answered as one, not in the middle of the rows.
             ("wait_end_of_query", "1".to_owned()),
         ]

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -13,9 +14,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 
 struct Engine {
     url: String,
-    /// Exits when its standard input closes, which is when this process ends.
-    _child: Option<Child>,
-    _data: Option<tempfile::TempDir>,
+    _own: Option<OwnEngine>,
 }
 
 /// Where it listens.
@@ -38,20 +37,54 @@ fn start() -> Engine {
     #[expect(clippy::disallowed_methods, reason = "tests read their own switches")]
     let external = std::env::var("MILLRACE_TEST_CLICKHOUSE_URL").ok();
     if let Some(url) = external {
-        return Engine { url, _child: None, _data: None };
+        return Engine { url, _own: None };
     }
-    let data = tempfile::tempdir().expect("a temporary directory");
-    let port = free_port();
-    let listen = format!("127.0.0.1:{port}");
+    let own = OwnEngine::start();
+    Engine { url: own.url(), _own: Some(own) }
+}
+
+/// An engine that a test may kill. It also exits when its standard input closes, which is when this process ends.
+pub(crate) struct OwnEngine {
+    child: Child,
+    listen: String,
+    data: tempfile::TempDir,
+}
+
+impl OwnEngine {
+    pub(crate) fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let listen = format!("127.0.0.1:{}", free_port());
+        Self { child: spawn(&listen, data.path()), listen, data }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// SIGKILL, then another one over the same data at the same address.
+    pub(crate) fn kill_and_start_again(&mut self) {
+        self.child.kill().expect("the engine can be killed");
+        self.child.wait().expect("the engine ends");
+        self.child = spawn(&self.listen, self.data.path());
+    }
+}
+
+impl Drop for OwnEngine {
+    fn drop(&mut self) {
+        let _killed = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn spawn(listen: &str, data: &Path) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_millrace-dataplane"))
-        .args(["engine", "--listen", &listen, "--exit-with-stdin", "--data-dir"])
-        .arg(data.path())
+        .args(["engine", "--listen", listen, "--exit-with-stdin", "--data-dir"])
+        .arg(data)
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the engine starts");
-    wait_until_it_listens(&mut child, &listen);
-    Engine { url: format!("http://{listen}"), _child: Some(child), _data: Some(data) }
+    wait_until_it_listens(&mut child, listen);
+    child
 }
 
 fn free_port() -> u16 {

@@ -33,18 +33,25 @@ pub(crate) struct Fixture {
     pub(crate) config: Current,
     pub(crate) log: Arc<ScriptedLog>,
     pub(crate) metrics: Arc<Metrics>,
+    store: ClickHouse,
 }
 
 impl Fixture {
     /// With a fresh database and the schema applied.
     pub(crate) async fn new(test: &str) -> Self {
+        Self::at(test, engine::store()).await
+    }
+
+    /// On a ClickHouse of its own.
+    pub(crate) async fn at(test: &str, store: ClickHouse) -> Self {
         let database = format!("test_{test}");
-        drop_database(&database).await;
+        drop_database(&store, &database).await;
         let fixture = Self {
             config: Arc::new(ArcSwap::from_pointee(Config::empty())),
             log: ScriptedLog::new(TOPIC, PARTITIONS),
             metrics: Arc::new(Metrics::new().unwrap()),
             database,
+            store,
         };
         fixture.declare(&[]).await;
         fixture
@@ -54,7 +61,7 @@ impl Fixture {
     pub(crate) async fn declare(&self, properties: &[(&str, PropertyType)]) {
         let app = app_config(&self.database, properties);
         let desired = schema::of_app(&app);
-        clickhouse::apply(engine::store().client(), &desired, &owner("u1")).await.unwrap();
+        clickhouse::apply(self.store.client(), &desired, &owner("u1")).await.unwrap();
         let keys = PrivacyKeys { epoch: 1, hash: Secret::new([0; 32]), encrypt: Secret::new([0; 64]) };
         let config = Config::build(vec![(app, keys)], vec![], Secret::new(vec![])).unwrap();
         self.config.store(Arc::new(config));
@@ -114,7 +121,7 @@ impl Fixture {
 
     pub(crate) async fn all<T: for<'de> Deserialize<'de>>(&self, sql: &str) -> Vec<T> {
         let params = [("db", self.database.clone())];
-        engine::store().rows(Question { sql, params: &params }, QueryLimits::default()).await.unwrap()
+        self.store.rows(Question { sql, params: &params }, QueryLimits::default()).await.unwrap()
     }
 
     /// Value of `load_inserts_total` for an outcome.
@@ -165,9 +172,9 @@ pub(crate) fn owner(uid: &str) -> Owner {
     Owner { cluster: text("test"), namespace: text("default"), app: text("shop"), uid: text(uid) }
 }
 
-pub(crate) async fn drop_database(database: &str) {
+pub(crate) async fn drop_database(store: &ClickHouse, database: &str) {
     let drop = format!("DROP DATABASE IF EXISTS {}", schema::identifier(database));
-    engine::store().client().query_raw(&drop).execute().await.unwrap();
+    store.client().query_raw(&drop).execute().await.unwrap();
 }
 
 pub(crate) fn event_id(id: u64) -> Uuid {

@@ -76,9 +76,8 @@ async fn round_trip(test: &str, documents: &[String]) -> Vec<serde_json::Value> 
         rows: out.into_bytes().into(),
     };
     engine::store().insert(insert).await.unwrap();
-    let stored: Vec<Stored> = fixture
-        .all("SELECT event_data FROM {db:Identifier}.events ORDER BY log_offset SETTINGS json_type_escape_dots_in_keys = 1")
-        .await;
+    let stored: Vec<Stored> =
+        fixture.all("SELECT event_data FROM {db:Identifier}.events ORDER BY log_offset").await;
     stored.into_iter().map(|row| row.event_data).collect()
 }
 

@@ -8,6 +8,7 @@ mod exactly_once;
 mod figures;
 mod fixture;
 mod json;
+mod killed;
 mod log;
 mod proxy;
 mod schema;

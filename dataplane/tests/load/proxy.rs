@@ -50,6 +50,11 @@ impl Proxy {
         self.faults.lock().unwrap().is_empty()
     }
 
+    /// How many inserts have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        *self.inserts.borrow()
+    }
+
     /// Waits until that many inserts have begun.
     pub(crate) async fn inserts(&mut self, count: u64) {
         self.inserts.wait_for(|seen| *seen >= count).await.unwrap();

@@ -17,7 +17,7 @@ const YEAR: u64 = 365 * 86_400;
 #[tokio::test]
 async fn a_schema_that_was_made_shows_no_difference() {
     let database = "test_schema_made";
-    drop_database(database).await;
+    drop_database(&engine::store(), database).await;
     let kinds = [
         PropertyType::String,
         PropertyType::Integer,
@@ -74,7 +74,7 @@ struct Sizes {
 #[tokio::test]
 async fn retention_and_settings_change_in_place() {
     let database = "test_schema_altered";
-    drop_database(database).await;
+    drop_database(&engine::store(), database).await;
     let client = engine::store().client().clone();
     clickhouse::apply(&client, &desired(database, &[], YEAR), &owner("u1")).await.unwrap();
     let mut other = desired(database, &[], 2 * YEAR);
@@ -93,7 +93,7 @@ async fn retention_and_settings_change_in_place() {
 #[tokio::test]
 async fn another_type_is_refused_with_both_definitions() {
     let database = "test_schema_refused";
-    drop_database(database).await;
+    drop_database(&engine::store(), database).await;
     let client = engine::store().client().clone();
     let before = desired(database, &[("price", PropertyType::Decimal)], YEAR);
     clickhouse::apply(&client, &before, &owner("u1")).await.unwrap();
@@ -111,7 +111,7 @@ async fn another_type_is_refused_with_both_definitions() {
 #[tokio::test]
 async fn a_database_of_somebody_else_is_refused_and_the_same_app_adopts() {
     let database = "test_schema_owned";
-    drop_database(database).await;
+    drop_database(&engine::store(), database).await;
     let client = engine::store().client().clone();
     let schema = desired(database, &[], YEAR);
     clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_database_of_somebody_else_is_refused_and_the_same_app_adopts() {
 #[tokio::test]
 async fn a_failed_statement_is_named_with_its_object() {
     let database = "test_schema_failed";
-    drop_database(database).await;
+    drop_database(&engine::store(), database).await;
     let mut schema = desired(database, &[], YEAR);
     "Nonsense(1)".clone_into(&mut schema.tables[1].columns[0].kind);
     let error = clickhouse::apply(engine::store().client(), &schema, &owner("u1")).await.unwrap_err();
