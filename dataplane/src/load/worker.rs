@@ -13,7 +13,9 @@ use super::lag::Positions;
 use super::partition::Partition;
 use super::replay::{NotReproduced, planned_block};
 use super::{LoadError, Loader};
-use crate::log::{Assigned, Commit, Committed, Consumer, LogRecord, Polled, ReadLimits, TopicPartition};
+use crate::log::{
+    Assigned, Commit, Committed, Consumer, LogRecord, Polled, ReadLimits, TopicInfo, TopicPartition,
+};
 
 /// Most records of one read.
 const READ_RECORDS_MAX: usize = 10_000;
@@ -29,6 +31,13 @@ pub(super) struct Session<'a> {
     consumer: Box<dyn Consumer>,
     partitions: BTreeMap<TopicPartition, Partition>,
     loaded: bool,
+}
+
+/// A block whose time has come.
+struct Due {
+    of: TopicPartition,
+    topic: TopicInfo,
+    block: Block,
 }
 
 /// Why a session ended.
@@ -177,43 +186,42 @@ impl<'a> Session<'a> {
     /// Rounds of blocks, one per partition that is due, until none is.
     async fn flush(&mut self) -> Result<(), End> {
         loop {
-            let blocks = self.cut();
-            if blocks.is_empty() {
+            let due = self.cut();
+            if due.is_empty() {
                 return Ok(());
             }
-            self.load(&blocks).await?;
+            self.load(&due).await?;
         }
     }
 
-    fn cut(&mut self) -> Vec<(TopicPartition, Block)> {
+    fn cut(&mut self) -> Vec<Due> {
         let limits = &self.loader.limits;
         let waiting: usize = self.partitions.values().map(Partition::waiting_bytes).sum();
         let full = waiting >= limits.buffer_bytes_max;
-        let block = |(of, partition): (&TopicPartition, &mut Partition)| {
+        let due = |(of, partition): (&TopicPartition, &mut Partition)| {
             let block = if full || partition.is_due(limits) { partition.cut(limits) } else { None };
-            Some((of.clone(), block?))
+            Some(Due { of: of.clone(), topic: partition.topic.clone(), block: block? })
         };
-        self.partitions.iter_mut().filter_map(block).collect()
+        self.partitions.iter_mut().filter_map(due).collect()
     }
 
     /// The protocol. The intents are durable before any insert begins, and every insert is answered before its
     /// end is committed.
-    async fn load(&mut self, blocks: &[(TopicPartition, Block)]) -> Result<(), End> {
+    async fn load(&mut self, due: &[Due]) -> Result<(), End> {
         let app = self.loader.configured()?;
         let schema_hash = &app.config.storage.schema_hash;
-        let intents = blocks.iter().map(|(of, block)| intended(of, block, schema_hash)).collect();
+        let intents = due.iter().map(|due| intended(&due.of, &due.block, schema_hash)).collect();
         self.commit(intents, "commit its intents").await?;
 
-        let inserts = blocks.iter().filter_map(|(of, block)| {
-            let topic = &self.partitions.get(of)?.topic;
+        let inserts = due.iter().map(|Due { of, topic, block }| {
             let origin = Origin { topic, partition: of, epoch: FIRST_EPOCH };
-            Some(insert(self.loader, origin, block, Attempt::First))
+            insert(self.loader, origin, block, Attempt::First)
         });
         join_all(inserts).await.into_iter().collect::<Result<(), AppGone>>()?;
 
-        let ends = blocks.iter().map(|(of, block)| done(of, block)).collect();
+        let ends = due.iter().map(|due| done(&due.of, &due.block)).collect();
         self.commit(ends, "commit loaded blocks").await?;
-        blocks.iter().for_each(|(of, block)| self.positions.set(of, block.range.end));
+        due.iter().for_each(|due| self.positions.set(&due.of, due.block.range.end));
         self.loaded = true;
         Ok(())
     }
