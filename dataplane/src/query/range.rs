@@ -140,7 +140,7 @@ fn moment(parameter: &'static str, text: &str, edge: Edge) -> Result<Timestamp, 
 
 /// `2026-01-31` is the start of that day as `from`, and its end as `to`.
 fn whole_day(text: &str, edge: Edge) -> Option<Timestamp> {
-    // Exactly `YYYY-MM-DD`: the parser would also take a date with a time but no offset, and guess nothing of it.
+    // Exactly `YYYY-MM-DD`: the parser would also take a time without an offset, and drop that time.
     let date = (text.len() == "2026-01-31".len()).then(|| text.parse::<Date>().ok()).flatten()?;
     let date = match edge {
         Edge::Start => date,
