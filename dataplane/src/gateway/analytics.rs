@@ -65,6 +65,7 @@ pub struct EventsOverTimeAnswer {
 #[utoipa::path(
     get,
     impl_for = EventsOverTime,
+    operation_id = "read_events_over_time",
     path = "/api/analytics/events-over-time",
     params(EventsOverTimeParams),
     responses((status = 200, description = "The buckets.", body = EventsOverTimeAnswer)),
@@ -136,6 +137,7 @@ pub struct RetentionAnswer {
 #[utoipa::path(
     get,
     impl_for = Retention,
+    operation_id = "read_retention",
     path = "/api/analytics/retention",
     params(RetentionParams),
     responses((status = 200, description = "The cohorts.", body = RetentionAnswer)),

@@ -82,6 +82,7 @@ impl AppView {
 #[utoipa::path(
     get,
     impl_for = List,
+    operation_id = "list_apps",
     path = "/api/apps",
     responses((status = 200, description = "The Apps.", body = AppsAnswer)),
 )]
@@ -97,6 +98,7 @@ pub struct Get;
 #[utoipa::path(
     get,
     impl_for = Get,
+    operation_id = "read_app",
     path = "/api/apps/{app}",
     params(("app" = String, Path, description = "Its name, or `<namespace>.<name>`.", example = "shop")),
     responses((status = 200, description = "The App.", body = AppView)),

@@ -50,6 +50,7 @@ pub struct StatsAnswer {
 #[utoipa::path(
     get,
     impl_for = Stats,
+    operation_id = "read_stats",
     path = "/api/dashboard/stats",
     params(StatsParams),
     responses((status = 200, description = "The figures.", body = StatsAnswer)),

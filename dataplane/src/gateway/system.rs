@@ -27,6 +27,7 @@ pub struct HealthAnswer {
 #[utoipa::path(
     get,
     impl_for = Health,
+    operation_id = "read_health",
     path = "/health",
     responses((status = 200, description = "It is.", body = HealthAnswer)),
 )]
@@ -41,6 +42,7 @@ pub struct Document;
 #[utoipa::path(
     get,
     impl_for = Document,
+    operation_id = "read_document",
     path = "/openapi.json",
     responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json")),
 )]
@@ -55,6 +57,7 @@ pub struct Docs;
 #[utoipa::path(
     get,
     impl_for = Docs,
+    operation_id = "read_docs",
     path = "/docs",
     responses((status = 200, description = "HTML.", content_type = "text/html")),
 )]
