@@ -184,21 +184,33 @@ fn weakened(rules: &AccessConfig) -> Vec<AccessConfig> {
         all.push(less);
     };
     for (name, permissions) in &rules.roles {
-        without(&|less| drop(less.roles.remove(name)));
+        without(&|less| {
+            less.roles.remove(name);
+        });
         for permission in permissions {
-            without(&|less| drop(less.roles.get_mut(name).map(|left| left.remove(permission))));
+            without(&|less| {
+                less.roles.get_mut(name).unwrap().remove(permission);
+            });
         }
     }
     for name in rules.issuers.keys() {
-        without(&|less| drop(less.issuers.remove(name)));
+        without(&|less| {
+            less.issuers.remove(name);
+        });
     }
     for (index, binding) in rules.bindings.iter().enumerate() {
-        without(&|less| drop(less.bindings.remove(index)));
+        without(&|less| {
+            less.bindings.remove(index);
+        });
         for subject in &binding.subjects {
-            without(&|less| drop(less.bindings[index].subjects.remove(subject)));
+            without(&|less| {
+                less.bindings[index].subjects.remove(subject);
+            });
         }
         for app in &binding.apps {
-            without(&|less| drop(less.bindings[index].apps.remove(app)));
+            without(&|less| {
+                less.bindings[index].apps.remove(app);
+            });
         }
     }
     all
