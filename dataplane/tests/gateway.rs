@@ -3,9 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -26,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 #[expect(dead_code, reason = "shared with another test binary, which uses the rest")]
 mod fixture;
 
-use fixture::{ADMIN, DIGEST, Fixture, Seen, figures, gateway, gateway_with};
+use fixture::{ADMIN, DIGEST, Fixture, Seen, figures, gateway, gateway_with, log};
 
 const STATS: &str = "/api/dashboard/stats?app=blog&from=2026-01-01&to=2026-01-31";
 
@@ -354,48 +352,14 @@ async fn requests_are_counted_by_route_and_status() {
     assert_eq!(timed.get_sample_count(), 3);
 }
 
-/// What `work` logs, a JSON object per line.
-async fn logged(work: impl Future<Output = ()>) -> Vec<Value> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&lines);
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_max_level(tracing::Level::DEBUG)
-        .with_writer(move || Kept(Arc::clone(&kept)))
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
-    work.await;
-    let lines = lines.lock().unwrap().clone();
-    String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_has_the_cause_once_under_the_id_the_caller_got() {
     let gateway = gateway_with(Limits::default(), |_, _| Answer::Fail(connection_refused()));
-    let mut id = String::new();
-    let lines = logged(async {
-        let seen = gateway.get(STATS, Some(ADMIN)).await;
-        id = seen.json()["instance"].as_str().unwrap().to_owned();
-    });
-    let lines = lines.await;
+    let seen = gateway.get(STATS, Some(ADMIN)).await;
+    let lines = log().of(seen.json()["instance"].as_str().unwrap());
     let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
     assert_eq!(messages, ["a request failed for now", "answered"]);
     for line in &lines {
-        assert_eq!(line["span"]["request.id"], id.as_str());
         assert_eq!(line["span"]["http.route"], "/api/dashboard/stats");
         let text = line.to_string();
         assert!(!text.contains(ADMIN) && !text.contains("app=blog"), "{text}");

@@ -1,7 +1,8 @@
 //! A gateway without sockets: three Apps in two namespaces, an admin, three people, a scripted store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -58,6 +59,48 @@ pub(crate) fn tokens() -> Arc<dyn Tokens> {
     Arc::new(Known { admin, people: [ANN, BOB, EVE].map(person).into() })
 }
 
+/// Everything the process logs. One for all tests, and set before any of them logs: whether a place logs at all
+/// is decided once, when it is first reached, by whichever thread is there.
+pub(crate) fn log() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        let kept = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || kept.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    })
+}
+
+/// Lines of JSON.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The lines about one request.
+    pub(crate) fn of(&self, id: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["span"]["request.id"] == id).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A gateway, and what a test looks at behind it.
 pub(crate) struct Fixture {
     pub(crate) router: Router,
@@ -76,6 +119,7 @@ pub(crate) fn gateway_with(
     limits: Limits,
     script: impl Fn(usize, &Statement) -> Answer + Send + Sync + 'static,
 ) -> Fixture {
+    log();
     let config = Arc::new(ArcSwap::from_pointee(config(rules())));
     let store = Arc::new(Scripted::new(script));
     let metrics = Arc::new(Metrics::new().unwrap());
