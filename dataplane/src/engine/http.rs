@@ -74,8 +74,7 @@ impl Server {
             parameters: Vec::new(),
             file: None,
         };
-        let id = self.pool.reserve_id(&Uuid::new_v4().to_string())?;
-        let done = self.pool.start(work, id, Abandoned::Stop).await?.outcome().await?;
+        let done = self.pool.start_now(work).outcome().await?;
         Ok(String::from_utf8_lossy(&done.bytes).into_owned())
     }
 }

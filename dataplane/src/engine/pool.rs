@@ -126,16 +126,26 @@ impl Pool {
         let Ok(Ok(place)) = place else {
             return Err(too_many(format!("no place to run became free in {} s", WAIT_MAX.as_secs())));
         };
+        Ok(self.launch(work, abandoned, (place, id)))
+    }
+
+    /// Starts a small statement of our own beside all others: a busy engine must not look like a hung one.
+    pub(super) fn start_now(&self, work: Work) -> Running {
+        self.launch(work, Abandoned::Stop, ())
+    }
+
+    /// Runs a statement on a thread of its own; `kept` is let go when it ended.
+    fn launch<K: Send + 'static>(&self, work: Work, abandoned: Abandoned, kept: K) -> Running {
         let (send, outcome) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         let (engine, seen) = (Arc::clone(&self.engine), Arc::clone(&ticket));
         spawn_blocking(move || {
             let result = engine.run(work, &seen);
-            drop((place, id));
+            drop(kept);
             // The receiver is gone when the caller went away; then nobody wants the outcome.
             let _ = send.send(result);
         });
-        Ok(Running { engine: Arc::clone(&self.engine), outcome: Some(outcome), ticket, abandoned })
+        Running { engine: Arc::clone(&self.engine), outcome: Some(outcome), ticket, abandoned }
     }
 
     /// Waits for running statements, then stops the engine. False when some did not end in time.

@@ -115,6 +115,11 @@ fn read_whole(text: &[u8]) -> Result<Statement, Refusal> {
     if (0..tokens.len()).any(|at| word(at, "FROM") && word(at + 1, "INFILE")) {
         return Err(Refusal::unsupported("FROM INFILE is not allowed over HTTP; send the rows as the body"));
     }
+    let waits = word(tokens.len() - 1, "SYNC") || word(tokens.len() - 1, "DELAY");
+    if waits && ["DROP", "DETACH"].iter().any(|verb| word(0, verb)) {
+        // libchdb never runs the background task that such a statement waits for.
+        return Err(Refusal::unsupported("DROP and DETACH with SYNC are not supported; leave SYNC away"));
+    }
     let opening = tokens.iter().find(|token| !token.is_sign(text, b'(')).unwrap_or(last);
     let inserts = tokens.iter().any(|token| token.depth == 0 && token.is_word(text, "INSERT"));
     if inserts || !ROWS_VERBS.iter().any(|verb| opening.is_word(text, verb)) {

@@ -31,7 +31,7 @@ const START_PROBE: Duration = Duration::from_millis(20);
 const HEALTH_PROBE: Duration = Duration::from_secs(3);
 /// A probe without an answer in this time has failed; so many in a row and the engine hangs.
 const PROBE_MAX: Duration = Duration::from_secs(5);
-const PROBES_FAILED_MAX: u32 = 3;
+const PROBES_FAILED_MAX: u32 = 2;
 /// How long a stopping engine may take before it is killed: its own drain and a little.
 const STOP_MAX: Duration = Duration::from_secs(17);
 /// Longest line of the child that is forwarded.
@@ -131,6 +131,8 @@ impl Keeper {
             Ok(child) => child,
             Err(error) => return End::Exited(format!("it cannot be started: {error}")),
         };
+        // Held here: `wait` would close it, and the child would end at once.
+        let _stdin = child.stdin.take();
         let last_line = forward_lines(&mut child);
         let pid = child.id().unwrap_or_default();
         let end = tokio::select! {

@@ -74,6 +74,15 @@ fn refuses_to_read_or_write_files_of_the_server() {
 }
 
 #[test]
+fn refuses_a_drop_that_would_wait_for_ever() {
+    for text in ["DROP TABLE t SYNC", "drop database d sync;", "DETACH TABLE t NO DELAY"] {
+        assert_eq!(read(text.as_bytes()).unwrap_err().code, 48, "{text}");
+    }
+    assert!(read(b"DROP TABLE sync").is_err(), "a table of that name needs quotes");
+    assert!(read(b"DROP TABLE `sync`").is_ok());
+}
+
+#[test]
 fn inserts_are_split_into_target_settings_format_and_rows() {
     let check = |text: &str, expected: (&str, &str, Option<&str>, &str)| {
         let (target, settings, format, data) = insert(text);
