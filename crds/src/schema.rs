@@ -1,1 +1,253 @@
-//! To be written.
+//! The ClickHouse objects an App needs, as values: meaning of the events in, tables and views out.
+//! What is observed is compared with them by [`diff`]; nothing here talks to a server.
+
+mod columns;
+mod diff;
+mod owner;
+mod side_by_side;
+mod sql;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::config::{AppConfig, Events};
+
+pub use columns::{EventColumn, event_columns};
+pub use diff::{Difference, Incompatible, Observed, ObservedTable, Statement, diff};
+pub use owner::{Claim, Owner, Taken, claim};
+pub use sql::{identifier, literal};
+
+/// The table of events.
+pub const EVENTS: &str = "events";
+/// Hourly figures; filled by [`DASHBOARD_STATS_MV`].
+pub const DASHBOARD_STATS: &str = "dashboard_stats";
+/// The view that fills [`DASHBOARD_STATS`].
+pub const DASHBOARD_STATS_MV: &str = "dashboard_stats_mv";
+/// Days on which a user was seen; filled by [`USER_RETENTION_MV`].
+pub const USER_RETENTION: &str = "user_retention";
+/// The view that fills [`USER_RETENTION`].
+pub const USER_RETENTION_MV: &str = "user_retention_mv";
+/// Events that could not be processed.
+pub const DEAD_LETTERS: &str = "dead_letters";
+
+/// Oldest ClickHouse that keeps the promises of the load protocol: since 26.2 a deduplicated insert is
+/// deduplicated in dependent views by default, and one setting governs both kinds of insert.
+pub const SERVER_VERSION_MIN: (u32, u32) = (26, 2);
+
+/// Longest retention that becomes a TTL. TTL times are DateTime, which ends in 2106; a longer retention would
+/// wrap and remove rows at once, so it is taken as "for ever" and no TTL is set.
+pub const TTL_SECONDS_MAX: u64 = 50 * 365 * 86_400;
+
+/// How many inserts a table remembers, per part written. A block is repeated before anything else of its log
+/// partition, so the window only has to outlast what the other partitions insert meanwhile: with six of them at
+/// one insert a second, 20,000 is 55 minutes of one partition standing still. An entry costs about 200 bytes.
+pub const DEDUPLICATION_WINDOW: u32 = 20_000;
+
+/// Most JSON paths of `event_data` that become columns of their own inside a part; the rest share one.
+/// Declared properties have real columns, so this is for the long tail.
+pub const EVENT_DATA_PATHS_MAX: u32 = 256;
+
+/// The desired objects of one App.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Schema {
+    /// The App's database (`names::AppId::database`).
+    pub database: String,
+    /// Tables, in the order they are made.
+    pub tables: Vec<Table>,
+    /// Views, made after the tables.
+    pub views: Vec<View>,
+}
+
+/// A table. Every text is spelled as ClickHouse prints it back, so that it can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// Its name within the database.
+    pub name: String,
+    /// Columns, in the order they are made.
+    pub columns: Vec<Column>,
+    /// `MergeTree` or `AggregatingMergeTree`.
+    pub engine: String,
+    /// Partition expression.
+    pub partition_by: String,
+    /// Sorting expressions, comma separated.
+    pub order_by: String,
+    /// Expression after which rows are removed.
+    pub ttl: Option<String>,
+    /// Settings that are stated; others keep their defaults.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// `CODEC(…)`; absent means the server's default.
+    pub codec: Option<String>,
+}
+
+/// A materialized view: every block inserted into the table it reads is transformed and put into `target`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// Its name within the database.
+    pub name: String,
+    /// The table it fills.
+    pub target: String,
+    /// What it selects.
+    pub select: String,
+}
+
+impl Schema {
+    /// SHA-256 over the canonical JSON, in hex. What loaders write into their intents.
+    pub fn hash(&self) -> String {
+        let canonical =
+            serde_json::to_vec(self).expect("strings, lists and string-keyed maps always serialize");
+        hex::encode(Sha256::digest(canonical))
+    }
+}
+
+/// The desired objects of a compiled App.
+pub fn of_app(app: &AppConfig) -> Schema {
+    desired(&app.storage.database, &app.events, app.storage.retention_seconds)
+}
+
+/// The desired objects: the same for every App but for the columns of its declared properties and its retention.
+/// Revenue and conversions are decided when an event is processed and carried in its row, so no view depends on
+/// what an App declares, and a changed declaration never changes a view.
+pub fn desired(database: &str, events: &Events, retention_seconds: u64) -> Schema {
+    let tables = vec![
+        events_table(events, retention_seconds),
+        dashboard_stats_table(retention_seconds),
+        user_retention_table(retention_seconds),
+        dead_letters_table(retention_seconds),
+    ];
+    let views = vec![dashboard_stats_view(database), user_retention_view(database)];
+    Schema { database: database.to_owned(), tables, views }
+}
+
+fn events_table(events: &Events, retention_seconds: u64) -> Table {
+    Table {
+        name: EVENTS.to_owned(),
+        columns: event_columns(events).iter().map(EventColumn::column).collect(),
+        engine: "MergeTree".to_owned(),
+        partition_by: "toYYYYMM(timestamp)".to_owned(),
+        order_by: "event_type, toDate(timestamp), user_key, timestamp".to_owned(),
+        ttl: ttl("timestamp", retention_seconds),
+        settings: settings(),
+    }
+}
+
+fn dashboard_stats_table(retention_seconds: u64) -> Table {
+    Table {
+        name: DASHBOARD_STATS.to_owned(),
+        columns: columns(&[
+            ("hour", "DateTime('UTC')"),
+            ("currency", "LowCardinality(String)"),
+            ("events", "SimpleAggregateFunction(sum, UInt64)"),
+            ("users", "AggregateFunction(uniq, UInt64)"),
+            ("revenue", "SimpleAggregateFunction(sum, Decimal(38, 9))"),
+            ("conversions", "SimpleAggregateFunction(sum, UInt64)"),
+            ("converted_users", "AggregateFunction(uniq, UInt64)"),
+        ]),
+        engine: "AggregatingMergeTree".to_owned(),
+        partition_by: "toYYYYMM(hour)".to_owned(),
+        order_by: "hour, currency".to_owned(),
+        ttl: ttl("hour", retention_seconds),
+        settings: settings(),
+    }
+}
+
+fn dashboard_stats_view(database: &str) -> View {
+    let select = "SELECT toStartOfHour(timestamp) AS hour, currency, count() AS events, \
+                  uniqState(user_key) AS users, sum(ifNull(revenue, toDecimal128(0, 9))) AS revenue, \
+                  countIf(is_conversion) AS conversions, \
+                  uniqStateIf(user_key, is_conversion) AS converted_users FROM ";
+    View {
+        name: DASHBOARD_STATS_MV.to_owned(),
+        target: DASHBOARD_STATS.to_owned(),
+        select: format!("{select}{}.{EVENTS} GROUP BY hour, currency", identifier(database)),
+    }
+}
+
+fn user_retention_table(retention_seconds: u64) -> Table {
+    Table {
+        name: USER_RETENTION.to_owned(),
+        columns: columns(&[
+            ("user_key", "UInt64"),
+            ("day", "Date"),
+            ("first_seen", "SimpleAggregateFunction(min, DateTime64(3, 'UTC'))"),
+        ]),
+        engine: "AggregatingMergeTree".to_owned(),
+        partition_by: "toYYYYMM(day)".to_owned(),
+        order_by: "user_key, day".to_owned(),
+        ttl: ttl("day", retention_seconds),
+        settings: settings(),
+    }
+}
+
+fn user_retention_view(database: &str) -> View {
+    View {
+        name: USER_RETENTION_MV.to_owned(),
+        target: USER_RETENTION.to_owned(),
+        select: format!(
+            "SELECT user_key, toDate(timestamp) AS day, min(timestamp) AS first_seen FROM {}.{EVENTS} \
+             GROUP BY user_key, day",
+            identifier(database)
+        ),
+    }
+}
+
+fn dead_letters_table(retention_seconds: u64) -> Table {
+    Table {
+        name: DEAD_LETTERS.to_owned(),
+        columns: columns(&[
+            ("dead_lettered_at", "DateTime64(3, 'UTC')"),
+            ("app_id", "LowCardinality(String)"),
+            ("reason", "LowCardinality(String)"),
+            ("detail", "String"),
+            ("event_id", "Nullable(UUID)"),
+            ("raw_partition", "UInt32"),
+            ("raw_offset", "UInt64"),
+            ("record", "String"),
+            ("bytes", "String"),
+            ("log_epoch", "UInt32"),
+            ("log_partition", "UInt32"),
+            ("log_offset", "UInt64"),
+        ]),
+        engine: "MergeTree".to_owned(),
+        partition_by: "toYYYYMM(dead_lettered_at)".to_owned(),
+        order_by: "reason, dead_lettered_at".to_owned(),
+        ttl: ttl("dead_lettered_at", retention_seconds),
+        settings: settings(),
+    }
+}
+
+fn columns(pairs: &[(&str, &str)]) -> Vec<Column> {
+    let column =
+        |&(name, kind): &(&str, &str)| Column { name: name.to_owned(), kind: kind.to_owned(), codec: None };
+    pairs.iter().map(column).collect()
+}
+
+fn ttl(time: &str, retention_seconds: u64) -> Option<String> {
+    (retention_seconds <= TTL_SECONDS_MAX)
+        .then(|| format!("toDateTime({time}) + toIntervalSecond({retention_seconds})"))
+}
+
+/// On every table, view targets too: without its own window a target would count a repeated block twice. An
+/// insert is answered only after fsync of the part and of its directory, because the answer lets the log forget.
+fn settings() -> BTreeMap<String, String> {
+    [
+        ("non_replicated_deduplication_window", DEDUPLICATION_WINDOW.to_string()),
+        ("fsync_after_insert", "1".to_owned()),
+        ("fsync_part_directory", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests;

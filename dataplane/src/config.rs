@@ -104,6 +104,11 @@ impl Config {
         self.access.get(namespace)
     }
 
+    /// Access rules of every namespace that has some, by namespace.
+    pub fn access_rules(&self) -> &BTreeMap<String, Arc<AccessConfig>> {
+        &self.access
+    }
+
     fn add_app(&mut self, config: AppConfig, privacy_keys: PrivacyKeys) -> Result<(), ConfigError> {
         let id = config.app.clone();
         let app = Arc::new(App { config, privacy_keys });

@@ -8,12 +8,15 @@
 pub mod access;
 pub mod admin;
 pub mod admit;
+pub mod check;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod engine;
 pub mod gateway;
 pub mod generate;
 pub mod ingest;
+pub mod listen;
 pub mod load;
 pub mod log;
 pub mod metrics;

@@ -1,1 +1,162 @@
-//! To be written.
+//! Load: processed records in, rows of ClickHouse out, each exactly once without a coordinator.
+//!
+//! For a partition with committed offset *s*: choose *e* ([`block`]); commit *s* with an [`intent`] as metadata;
+//! insert the rows of [s, e) as one block under a token made of the offsets; commit *e*. A crash anywhere leaves
+//! the intent, so the same rows go in again under the same token and ClickHouse drops what it has. That is true
+//! because rows are a pure function of the record ([`row`]), a range always splits into the same months, and a
+//! re-read range that does not give the same rows and ids stops its partition instead of being inserted.
+//!
+//! A block planned under an older schema is encoded under the one in force: columns are only ever added, so the
+//! insert is valid; rows, months and token stay the same, so it is dropped if it was stored before and stored
+//! whole if not.
+
+pub mod block;
+mod insert;
+pub mod intent;
+pub mod json;
+mod lag;
+mod partition;
+mod replay;
+pub mod row;
+pub mod rowbinary;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_crds::config::AppConfig;
+use millrace_crds::names::{self, AppId, TopicKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{App, Current};
+use crate::log::{Log, LogError};
+use crate::metrics::Metrics;
+use crate::store::ClickHouse;
+use insert::AppGone;
+use lag::Positions;
+use worker::{End, Session};
+
+/// First pause after a failure that may pass.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts: how late a load resumes once ClickHouse is back.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+/// What loading the events of one App needs.
+pub struct Loader {
+    /// Whose events.
+    pub app: AppId,
+    /// Read again for every block.
+    pub config: Current,
+    /// Where records come from and positions are kept.
+    pub log: Arc<dyn Log>,
+    /// Where rows go. The App's schema is applied by somebody else before its configuration comes into force.
+    pub store: ClickHouse,
+    /// Counts, times and lags.
+    pub metrics: Arc<Metrics>,
+    /// When and how large blocks are.
+    pub limits: block::Limits,
+}
+
+/// Why loading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The log failed.
+    #[error("loading App `{app}` failed when it wanted to {step}")]
+    Log {
+        /// The App.
+        app: AppId,
+        /// What was tried.
+        step: &'static str,
+        /// Why.
+        source: LogError,
+    },
+    /// The App's configuration names no topic of processed events.
+    #[error("App `{app}` has no topic `{}`", TopicKind::EventsProcessed)]
+    NoTopic {
+        /// The App.
+        app: AppId,
+    },
+}
+
+impl LoadError {
+    /// Whether a new session may succeed without a restart.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Log { source, .. } => source.is_retryable(),
+            Self::NoTopic { .. } => false,
+        }
+    }
+}
+
+/// Loads until it is cancelled, the App leaves the configuration, or the log fails in a way only a restart
+/// helps. It may be dropped at any moment: that is a crash, and what a crash leaves is what the protocol is for.
+/// Failures of ClickHouse never end it: the same block goes in again until it is answered.
+pub async fn run(loader: Loader, cancel: CancellationToken) -> Result<(), LoadError> {
+    let positions = Positions::default();
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Ok(()),
+        ended = sessions(&loader, &positions) => ended,
+        never = lag::report(&loader, &positions) => match never {},
+    }
+}
+
+/// One session after the other: a failure that may pass drops all state, and the next session reads positions
+/// and intents again.
+async fn sessions(loader: &Loader, positions: &Positions) -> Result<(), LoadError> {
+    let mut pause = BACK_OFF_MIN;
+    loop {
+        let end = match Session::start(loader, positions).await {
+            Err(end) => end,
+            Ok(mut session) => {
+                let end = session.run().await;
+                if session.has_loaded() {
+                    pause = BACK_OFF_MIN;
+                }
+                end
+            }
+        };
+        match end {
+            End::AppGone => return Ok(()),
+            End::Failed(error) if error.is_retryable() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "loading starts again from the last positions");
+            }
+            End::Failed(error) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = longer(pause);
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(BACK_OFF_MAX)
+}
+
+impl Loader {
+    fn group(&self) -> String {
+        names::consumer_group(names::PREFIX_DEFAULT, self.app.namespace(), self.app.name(), "load")
+    }
+
+    /// The App as configured now.
+    fn configured(&self) -> Result<Arc<App>, AppGone> {
+        self.config.load().app(&self.app).cloned().ok_or(AppGone)
+    }
+
+    fn log_error(&self, step: &'static str) -> impl FnOnce(LogError) -> LoadError {
+        let app = self.app.clone();
+        move |source| LoadError::Log { app, step, source }
+    }
+
+    /// The topic the App's processed events stand in.
+    fn topic(&self, app: &AppConfig) -> Result<Arc<str>, LoadError> {
+        app.topics
+            .iter()
+            .find(|topic| topic.kind == TopicKind::EventsProcessed)
+            .map(|topic| Arc::from(topic.name.as_str()))
+            .ok_or_else(|| LoadError::NoTopic { app: self.app.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 //! - `appended_at` never goes back within a partition.
 
 pub mod embedded;
+mod local;
 pub mod memory;
 
 use std::fmt;
@@ -222,8 +223,8 @@ pub enum LogError {
         /// Which.
         partition: TopicPartition,
     },
-    /// A record larger than the log takes.
-    #[error("record of {bytes} bytes is over the limit of {bytes_max}")]
+    /// A record, or the metadata of a position, larger than the log takes.
+    #[error("record or metadata of {bytes} bytes is over the limit of {bytes_max}")]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -240,7 +241,7 @@ pub enum LogError {
         free_bytes_min: u64,
     },
     /// A write or fsync failed. Nothing is acknowledged any more until the process is started again.
-    #[error("the log failed at `{step}` and takes no more writes until restart")]
+    #[error("the log failed at `{step}`; check its disk, then restart")]
     Failed {
         /// What failed.
         step: &'static str,
@@ -248,10 +249,10 @@ pub enum LogError {
         #[source]
         source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
-    /// Another transactor with the same id took over.
-    #[error("transactor `{id}` was fenced by a newer one")]
+    /// Another transactor with the same id, or another member of the same group, took over.
+    #[error("`{id}` was fenced by a newer one")]
     Fenced {
-        /// Its id.
+        /// The transactor's id, or the group's name.
         id: String,
     },
     /// The commit may or may not have happened.

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub log_commit_records: HistogramVec,
     /// Bytes the embedded log holds on disk.
     pub log_disk_bytes: IntGauge,
+    /// Records that retention removed before a group had read them, by `group` and `topic`.
+    pub log_unread_removed_records: IntCounterVec,
     /// Events processed, by `app` and `outcome` (`processed`, `duplicate`, or the dead-letter reason).
     pub process_events: IntCounterVec,
     /// Declared properties whose value did not fit and became NULL, by `app` and `property`.
@@ -90,6 +92,11 @@ impl Metrics {
             )?,
             log_commit_records: make.sizes("log_commit_records", "Records per group commit.", &[])?,
             log_disk_bytes: make.gauge("log_disk_bytes", "Bytes the embedded log holds on disk.")?,
+            log_unread_removed_records: make.counters(
+                "log_unread_removed_records_total",
+                "Records removed by retention before a group had read them.",
+                &["group", "topic"],
+            )?,
             process_events: make.counters(
                 "process_events_total",
                 "Events processed.",

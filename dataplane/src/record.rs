@@ -196,9 +196,21 @@ pub enum DeadLetterReason {
     InvalidProperty,
     /// Older than the App's retention: ClickHouse would remove it at once.
     Expired,
+    /// Larger, once enriched, than the log takes.
+    TooLarge,
 }
 
 impl DeadLetterReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::UnreadableRecord,
+        Self::UndeclaredEvent,
+        Self::MissingProperty,
+        Self::InvalidProperty,
+        Self::Expired,
+        Self::TooLarge,
+    ];
+
     /// The name used in records, metrics and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -207,6 +219,39 @@ impl DeadLetterReason {
             Self::MissingProperty => "missing_property",
             Self::InvalidProperty => "invalid_property",
             Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// The other value that stands in `dead-letters`, under the same key: the event was put into `events-raw` again.
+/// Written in one transaction with that record, so that it is true and survives every window of dedupe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayMark {
+    /// [`RECORD_VERSION`].
+    pub v: u8,
+    /// When, UTC epoch milliseconds.
+    pub replayed_at: i64,
+    /// [`Origin::replay`] of the record that was appended. Dead letters of this key below it are done with.
+    pub replay: u32,
+}
+
+/// A value of `dead-letters`.
+#[derive(Clone, Debug)]
+pub enum DeadLetterEntry {
+    /// An event set aside.
+    DeadLetter(Box<DeadLetter>),
+    /// An event taken up again.
+    Replayed(ReplayMark),
+}
+
+impl DeadLetterEntry {
+    /// Reads a value of `dead-letters`; the two kinds share no required field beside the version.
+    pub fn parse(value: &[u8]) -> Result<Self, serde_json::Error> {
+        match serde_json::from_slice(value) {
+            Ok(mark) => Ok(Self::Replayed(mark)),
+            Err(_) => serde_json::from_slice(value).map(Self::DeadLetter),
         }
     }
 }

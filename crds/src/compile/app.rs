@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Installation, canonical, hash};
+use super::Installation;
 use crate::app::{AppSpec, EventsSpec, IngestSpec, PrivacySpec};
 use crate::config::{
     AppConfig, DeclaredEvent, Dialect, Events, FieldRule, Format, Ingest, Integration, Privacy, Property,
@@ -12,7 +12,7 @@ use crate::crd::Kind;
 use crate::integration::IntegrationSpec;
 use crate::names::{AppId, TopicKind};
 use crate::problem::{ObjectRef, Path, Problem, Report};
-use crate::{topics, validate};
+use crate::{schema, topics, validate};
 
 /// Name of the key that the caller generates for an App without `writeKeys`.
 pub const WRITE_KEY_DEFAULT: &str = "default";
@@ -56,7 +56,7 @@ pub fn compile_app(input: &AppInput<'_>) -> Result<AppConfig, Vec<Problem>> {
     let events = compile_events(&spec.events);
     let (database, retention_seconds) =
         (id.database(&installation.prefix), spec.storage.retention.as_ms() / 1_000);
-    let schema_hash = schema_hash(&events, &database, retention_seconds);
+    let schema_hash = schema::desired(&database, &events, retention_seconds).hash();
     Ok(AppConfig {
         format: Format::V1,
         app: id.clone(),
@@ -67,15 +67,6 @@ pub fn compile_app(input: &AppInput<'_>) -> Result<AppConfig, Vec<Problem>> {
         topics,
         integrations,
     })
-}
-
-/// Identifies the tables that rows are written for: whatever shapes them goes in.
-fn schema_hash(events: &Events, database: &str, retention_seconds: u64) -> String {
-    hash(&canonical(&serde_json::json!({
-        "database": database,
-        "events": events,
-        "retentionSeconds": retention_seconds,
-    })))
 }
 
 /// The window against the installation's retention; `validate` has already held it against the App's own.

@@ -1,0 +1,113 @@
+//! When which configuration came into force, and which one was refused since and why. Kept in memory only.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Config;
+
+/// Most problems of a refused configuration that are kept; the log has them all.
+const PROBLEMS_MAX: usize = 100;
+
+/// The history that matters: since when each part is in force, and the last refusal if nothing was applied since.
+#[derive(Default)]
+pub struct Changes {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Scope → hash and since when.
+    applied: BTreeMap<String, (String, Timestamp)>,
+    refused: Option<Refusal>,
+}
+
+/// One compiled configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Revision {
+    /// `<namespace>/<app>`, or `<namespace>/access` for the access rules of a namespace.
+    pub scope: String,
+    /// SHA-256 of its canonical JSON, in hex.
+    pub hash: String,
+    /// Since when it is in force; absent if that was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_at: Option<Timestamp>,
+}
+
+/// A configuration that was refused; the one before it stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// When.
+    pub refused_at: Timestamp,
+    /// What is wrong with it: the first hundred.
+    pub problems: Vec<RefusedProblem>,
+    /// How many there are.
+    pub problems_total: usize,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedProblem {
+    /// File, document and line, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The object: `<kind> <namespace>/<name>`.
+    pub object: String,
+    /// The field, like `spec.ingest.writeKeys[0].name`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl Changes {
+    /// Notes that `config` is in force from `at` on. What did not change keeps its time.
+    pub fn applied(&self, config: &Config, at: Timestamp) {
+        let mut inner = self.lock();
+        let before = std::mem::take(&mut inner.applied);
+        for (scope, hash) in hashes(config) {
+            let since = before.get(&scope).filter(|(old, _)| *old == hash).map_or(at, |(_, since)| *since);
+            inner.applied.insert(scope, (hash, since));
+        }
+        inner.refused = None;
+    }
+
+    /// Notes that a configuration was refused at `at`.
+    pub fn refused(&self, mut problems: Vec<RefusedProblem>, at: Timestamp) {
+        let problems_total = problems.len();
+        problems.truncate(PROBLEMS_MAX);
+        self.lock().refused = Some(Refusal { refused_at: at, problems, problems_total });
+    }
+
+    /// What is in force, by scope, and what was refused since. Hashes are taken from `config` itself.
+    pub fn report(&self, config: &Config) -> (Vec<Revision>, Option<Refusal>) {
+        let inner = self.lock();
+        let revisions = hashes(config).map(|(scope, hash)| {
+            let known = inner.applied.get(&scope).filter(|(known, _)| *known == hash);
+            let applied_at = known.map(|(_, at)| *at);
+            Revision { scope, hash, applied_at }
+        });
+        (revisions.collect(), inner.refused.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Hash of a compiled configuration: SHA-256 over its canonical JSON (keys sorted, no white space), in hex.
+pub fn hash(config: &impl Serialize) -> String {
+    // `Value` keeps its keys sorted.
+    let canonical = serde_json::to_value(config).expect("a compiled configuration has only text keys");
+    hex::encode(Sha256::digest(canonical.to_string()))
+}
+
+fn hashes(config: &Config) -> impl Iterator<Item = (String, String)> {
+    let apps = config.apps().iter().map(|(id, app)| (id.to_string(), hash(&app.config)));
+    let access = config.access_rules().iter();
+    apps.chain(access.map(|(namespace, rules)| (format!("{namespace}/access"), hash(rules.as_ref()))))
+}

@@ -1,0 +1,255 @@
+//! One membership in the group: records of its partitions in, blocks inserted and positions committed out.
+//! Holds the order of the protocol; what a block is, and how it gets in, is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::block::Block;
+use super::insert::{AppGone, Attempt, Origin, insert};
+use super::intent::{FIRST_EPOCH, Intent, SPLIT_RULE};
+use super::lag::Positions;
+use super::partition::Partition;
+use super::replay::{NotReproduced, planned_block};
+use super::{LoadError, Loader};
+use crate::log::{
+    Assigned, Commit, Committed, Consumer, LogRecord, Polled, ReadLimits, TopicInfo, TopicPartition,
+};
+
+/// Most records of one read.
+const READ_RECORDS_MAX: usize = 10_000;
+/// Most bytes of one read.
+const READ_BYTES_MAX: usize = 4 << 20;
+/// Longest wait for a record when none waits to be flushed; also how soon an App that left is noticed.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+
+/// A membership and what waits to be inserted.
+pub(super) struct Session<'a> {
+    loader: &'a Loader,
+    positions: &'a Positions,
+    consumer: Box<dyn Consumer>,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    loaded: bool,
+}
+
+/// A block whose time has come.
+struct Due {
+    of: TopicPartition,
+    topic: TopicInfo,
+    block: Block,
+}
+
+/// Why a session ended.
+pub(super) enum End {
+    /// The App left the configuration. Intents stay for when it comes back.
+    AppGone,
+    /// The log failed.
+    Failed(LoadError),
+}
+
+impl From<LoadError> for End {
+    fn from(error: LoadError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AppGone> for End {
+    fn from(AppGone: AppGone) -> Self {
+        Self::AppGone
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.partitions.keys().for_each(|partition| self.positions.forget(partition));
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Joins the group.
+    pub(super) async fn start(loader: &'a Loader, positions: &'a Positions) -> Result<Session<'a>, End> {
+        let topic = loader.topic(&loader.configured()?.config)?;
+        let joined = loader.log.subscribe(&loader.group(), &[topic]).await;
+        let consumer = joined.map_err(loader.log_error("join its group"))?;
+        Ok(Self { loader, positions, consumer, partitions: BTreeMap::new(), loaded: false })
+    }
+
+    /// Whether anything was loaded, so that the failure that ended the session is a new one.
+    pub(super) fn has_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// Until something ends it.
+    pub(super) async fn run(&mut self) -> End {
+        loop {
+            if let Err(end) = self.turn().await {
+                return end;
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Result<(), End> {
+        self.loader.configured()?;
+        let limits = self.read_limits();
+        match self.consumer.next(limits).await.map_err(self.loader.log_error("read"))? {
+            Polled::Assigned(assigned) => {
+                for one in assigned {
+                    self.assign(one).await?;
+                }
+            }
+            Polled::Revoked(revoked) => revoked.iter().for_each(|partition| self.revoke(partition)),
+            Polled::Records(of, records) => self.take(&of, records),
+            Polled::Idle => {}
+        }
+        self.flush().await
+    }
+
+    fn read_limits(&self) -> ReadLimits {
+        let age_max = self.loader.limits.age_max;
+        let since = self.partitions.values().filter_map(Partition::waiting_since).min();
+        let left = since.map_or(IDLE_WAIT, |since| age_max.saturating_sub(since.elapsed()));
+        ReadLimits { records_max: READ_RECORDS_MAX, bytes_max: READ_BYTES_MAX, wait_max: left.min(IDLE_WAIT) }
+    }
+
+    /// Takes a partition over: finishes what its last owner had begun, then reads on behind it.
+    async fn assign(&mut self, assigned: Assigned) -> Result<(), End> {
+        let Assigned { partition: of, topic, committed } = assigned;
+        let Committed { offset, metadata } = match committed {
+            Some(committed) => committed,
+            None => beginning(self.loader, &of).await?,
+        };
+        self.positions.set(&of, offset);
+        let mut partition = Partition::new(topic, offset);
+        if !metadata.is_empty() {
+            self.finish(&of, &mut partition, &metadata).await?;
+        }
+        self.consumer.seek(&of, partition.next).await.map_err(self.loader.log_error("find its position"))?;
+        tracing::info!(app = %self.loader.app, partition = %of, offset = partition.next, "loading a partition");
+        self.partitions.insert(of, partition);
+        self.show_stopped();
+        Ok(())
+    }
+
+    /// Carries out the intent that was found: exactly the same range, rows and token.
+    async fn finish(
+        &mut self,
+        of: &TopicPartition,
+        partition: &mut Partition,
+        metadata: &str,
+    ) -> Result<(), End> {
+        let (intent, block) = match planned_block(&*self.loader.log, of, partition.next, metadata).await {
+            Ok(planned) => planned,
+            Err(NotReproduced::Log { source }) => {
+                return Err(self.loader.log_error("read a block again")(source).into());
+            }
+            Err(reason) => {
+                self.report_stop(of, &reason);
+                partition.stopped = true;
+                return Ok(());
+            }
+        };
+        let origin = Origin { topic: &partition.topic, partition: of, epoch: intent.epoch };
+        insert(self.loader, origin, &block, Attempt::Repeat).await?;
+        self.commit(vec![done(of, &block)], "commit a finished block").await?;
+        self.positions.set(of, block.range.end);
+        partition.next = block.range.end;
+        Ok(())
+    }
+
+    fn revoke(&mut self, partition: &TopicPartition) {
+        self.positions.forget(partition);
+        self.partitions.remove(partition);
+        self.show_stopped();
+    }
+
+    fn take(&mut self, of: &TopicPartition, records: Vec<LogRecord>) {
+        let Some(partition) = self.partitions.get_mut(of) else { return };
+        if let Err(unreadable) = partition.take(records) {
+            self.report_stop(of, &unreadable);
+            self.show_stopped();
+        }
+    }
+
+    fn report_stop(&self, of: &TopicPartition, reason: &(dyn std::error::Error + 'static)) {
+        let app = self.loader.app.to_string();
+        tracing::error!(app, partition = %of, error = reason, "a partition is not loaded any further");
+    }
+
+    fn show_stopped(&self) {
+        let stopped = self.partitions.values().filter(|partition| partition.stopped).count();
+        let app = self.loader.app.to_string();
+        let gauge = self.loader.metrics.load_stopped_partitions.with_label_values(&[&app]);
+        gauge.set(i64::try_from(stopped).unwrap_or(i64::MAX));
+    }
+
+    /// Rounds of blocks, one per partition that is due, until none is.
+    async fn flush(&mut self) -> Result<(), End> {
+        loop {
+            let due = self.cut();
+            if due.is_empty() {
+                return Ok(());
+            }
+            self.load(&due).await?;
+        }
+    }
+
+    fn cut(&mut self) -> Vec<Due> {
+        let limits = &self.loader.limits;
+        let waiting: usize = self.partitions.values().map(Partition::waiting_bytes).sum();
+        let full = waiting >= limits.buffer_bytes_max;
+        let due = |(of, partition): (&TopicPartition, &mut Partition)| {
+            let block = if full || partition.is_due(limits) { partition.cut(limits) } else { None };
+            Some(Due { of: of.clone(), topic: partition.topic.clone(), block: block? })
+        };
+        self.partitions.iter_mut().filter_map(due).collect()
+    }
+
+    /// The protocol. The intents are durable before any insert begins, and every insert is answered before its
+    /// end is committed.
+    async fn load(&mut self, due: &[Due]) -> Result<(), End> {
+        let app = self.loader.configured()?;
+        let schema_hash = &app.config.storage.schema_hash;
+        let intents = due.iter().map(|due| intended(&due.of, &due.block, schema_hash)).collect();
+        self.commit(intents, "commit its intents").await?;
+
+        let inserts = due.iter().map(|Due { of, topic, block }| {
+            let origin = Origin { topic, partition: of, epoch: FIRST_EPOCH };
+            insert(self.loader, origin, block, Attempt::First)
+        });
+        join_all(inserts).await.into_iter().collect::<Result<(), AppGone>>()?;
+
+        let ends = due.iter().map(|due| done(&due.of, &due.block)).collect();
+        self.commit(ends, "commit loaded blocks").await?;
+        due.iter().for_each(|due| self.positions.set(&due.of, due.block.range.end));
+        self.loaded = true;
+        Ok(())
+    }
+
+    async fn commit(&mut self, positions: Vec<Commit>, step: &'static str) -> Result<(), LoadError> {
+        self.consumer.commit(positions).await.map_err(self.loader.log_error(step))
+    }
+}
+
+/// Where a group stands that never committed anything.
+async fn beginning(loader: &Loader, of: &TopicPartition) -> Result<Committed, LoadError> {
+    let watermarks = loader.log.watermarks(of).await.map_err(loader.log_error("find the start"))?;
+    Ok(Committed { offset: watermarks.low, metadata: String::new() })
+}
+
+fn intended(of: &TopicPartition, block: &Block, schema_hash: &str) -> Commit {
+    let intent = Intent {
+        end: block.range.end,
+        rows: block.rows(),
+        id_sum: block.id_sum(),
+        schema_hash: schema_hash.to_owned(),
+        split_rule: SPLIT_RULE,
+        epoch: FIRST_EPOCH,
+    };
+    let committed = Committed { offset: block.range.start, metadata: intent.to_string() };
+    Commit { of: of.clone(), committed }
+}
+
+fn done(of: &TopicPartition, block: &Block) -> Commit {
+    Commit { of: of.clone(), committed: Committed { offset: block.range.end, metadata: String::new() } }
+}

@@ -1,0 +1,172 @@
+//! The tasks that serve each App: one that processes, one that loads. Started when the App is in force (and, for
+//! loading, when its tables are in place), stopped when it is withdrawn, started again when they fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_crds::names::AppId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Current};
+use crate::load::{self, Loader};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::process::seen::SeenStore;
+use crate::process::{self, Worker};
+use crate::store::ClickHouse;
+use crate::telemetry;
+
+/// First pause before a failed task is started again; it doubles up to the longest.
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest pause before a failed task is started again.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A task that ran this long starts again without a history.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// What every task needs.
+#[derive(Clone)]
+pub(super) struct Tools {
+    /// The configuration in force.
+    pub config: Current,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Event ids seen, of every App.
+    pub seen: Arc<SeenStore>,
+    /// ClickHouse.
+    pub store: ClickHouse,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The tasks of all Apps.
+pub(super) struct Roles {
+    tools: Tools,
+    running: BTreeMap<AppId, Running>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+/// The tasks of one App.
+struct Running {
+    stop: CancellationToken,
+    /// Stops loading alone, while it runs.
+    loading: Option<CancellationToken>,
+}
+
+impl Roles {
+    /// Nothing runs yet.
+    pub(super) fn new(tools: Tools) -> Self {
+        Self {
+            tools,
+            running: BTreeMap::new(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    /// Starts and stops tasks so that exactly the Apps of `config` are processed, and those of them whose tables
+    /// are `provisioned` are loaded.
+    pub(super) fn reconcile(&mut self, config: &Config, provisioned: &BTreeSet<AppId>) {
+        self.running.retain(|app, running| {
+            let stays = config.apps().contains_key(app);
+            if !stays {
+                running.stop.cancel();
+            }
+            stays
+        });
+        for app in config.apps().keys() {
+            if !self.running.contains_key(app) {
+                let stop = self.shutdown.child_token();
+                self.start_processing(app, &stop);
+                self.running.insert(app.clone(), Running { stop, loading: None });
+            }
+            if provisioned.contains(app) {
+                self.start_loading(app);
+            } else if let Some(loading) = self.running.get_mut(app).and_then(|running| running.loading.take())
+            {
+                loading.cancel();
+            }
+        }
+    }
+
+    /// Stops every task and waits for it.
+    pub(super) async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn start_processing(&self, app: &AppId, stop: &CancellationToken) {
+        let (app, tools, stop) = (app.clone(), self.tools.clone(), stop.clone());
+        self.tasks.spawn(async move {
+            let once = || {
+                let worker = Worker {
+                    app: app.clone(),
+                    config: Arc::clone(&tools.config),
+                    log: Arc::clone(&tools.log),
+                    seen: Arc::clone(&tools.seen),
+                    metrics: Arc::clone(&tools.metrics),
+                };
+                process::run(worker, stop.clone())
+            };
+            keep_running("process", &app, &stop, once).await;
+        });
+    }
+
+    fn start_loading(&mut self, app: &AppId) {
+        let Some(running) = self.running.get_mut(app) else { return };
+        if running.loading.is_some() {
+            return;
+        }
+        let stop = running.stop.child_token();
+        running.loading = Some(stop.clone());
+        let (app, tools) = (app.clone(), self.tools.clone());
+        self.tasks.spawn(async move {
+            let once = || {
+                let loader = Loader {
+                    app: app.clone(),
+                    config: Arc::clone(&tools.config),
+                    log: Arc::clone(&tools.log),
+                    store: tools.store.clone(),
+                    metrics: Arc::clone(&tools.metrics),
+                    limits: load::block::Limits::default(),
+                };
+                load::run(loader, stop.clone())
+            };
+            keep_running("load", &app, &stop, once).await;
+        });
+    }
+}
+
+/// Runs `once` again and again until it returns `Ok` or is stopped, also after a panic. Every stage resumes from its
+/// committed position, so starting it again repeats nothing.
+async fn keep_running<F, E>(stage: &str, app: &AppId, stop: &CancellationToken, mut once: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    let mut pause = RESTART_PAUSE_MIN;
+    while !stop.is_cancelled() {
+        let begun = Instant::now();
+        let error = match tokio::spawn(once()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => telemetry::chain(&error),
+            Err(panic) => panic.to_string(),
+        };
+        if begun.elapsed() > STABLE_AFTER {
+            pause = RESTART_PAUSE_MIN;
+        }
+        tracing::error!(
+            app = %app, stage, error, pause_ms = pause.as_millis(),
+            "a stage failed and is started again from its committed position"
+        );
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(RESTART_PAUSE_MAX);
+    }
+}

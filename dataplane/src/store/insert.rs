@@ -1,0 +1,82 @@
+//! A block of encoded rows in, an answer out: one HTTP request, one insert, one ClickHouse block.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_crds::schema::identifier;
+
+use super::{ClickHouse, StoreError};
+
+/// Longest wait for one insert. A block is at most some ten megabytes; what takes longer is stuck.
+const INSERT_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Most bytes of one HTTP chunk.
+const CHUNK_BYTES_MAX: usize = 256 * 1024;
+
+/// What makes one insert one block, and a repeated one no second block.
+const SETTINGS: &[(&str, &str)] = &[
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("max_insert_threads", "1"),
+    ("input_format_parallel_parsing", "0"),
+    ("max_insert_block_size", "1048576"),
+    ("min_insert_block_size_rows", "1048576"),
+    ("min_insert_block_size_bytes", "1073741824"),
+    // `event_data`: a document as text; keys keep their dots; texts that look like dates stay texts; when two
+    // keys escape to the same path the first one counts, so that no document can make a block unstorable.
+    ("input_format_binary_read_json_as_string", "1"),
+    ("json_type_escape_dots_in_keys", "1"),
+    ("type_json_skip_duplicated_paths", "1"),
+    ("input_format_try_infer_dates", "0"),
+    ("input_format_try_infer_datetimes", "0"),
+];
+
+/// One insert.
+#[derive(Clone, Debug)]
+pub struct Insert<'a> {
+    /// Database.
+    pub database: &'a str,
+    /// Table.
+    pub table: &'a str,
+    /// Columns, in the order of the encoded values.
+    pub columns: &'a [String],
+    /// The same token twice is one insert.
+    pub token: &'a str,
+    /// Rows in `RowBinary`.
+    pub rows: Bytes,
+}
+
+impl ClickHouse {
+    /// Inserts. After an error the rows may or may not be there: repeat under the same token.
+    pub async fn insert(&self, insert: Insert<'_>) -> Result<(), StoreError> {
+        let mut request = self.client().insert_formatted_with(statement(&insert));
+        for &(name, value) in SETTINGS {
+            request = request.with_setting(name, value);
+        }
+        let mut request = request
+            .with_setting("insert_deduplication_token", insert.token)
+            .with_timeouts(Some(INSERT_TIME_MAX), Some(INSERT_TIME_MAX))
+            .buffered_with_capacity(CHUNK_BYTES_MAX);
+        let sent = async {
+            let mut rest = &insert.rows[..];
+            while !rest.is_empty() {
+                let written = request.write(rest).await?;
+                rest = &rest[written..];
+            }
+            request.end().await
+        };
+        sent.await.map_err(StoreError::from_insert)
+    }
+}
+
+fn statement(insert: &Insert<'_>) -> String {
+    let columns: Vec<String> = insert.columns.iter().map(|column| identifier(column)).collect();
+    format!(
+        "INSERT INTO {}.{} ({}) FORMAT RowBinary",
+        identifier(insert.database),
+        identifier(insert.table),
+        columns.join(", ")
+    )
+}

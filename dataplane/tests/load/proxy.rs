@@ -1,0 +1,112 @@
+//! Stands between the loader and ClickHouse and breaks inserts: before they arrive whole, or after they happened.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What happens to one insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// ClickHouse carries it out; the answer never arrives.
+    LoseAnswer,
+    /// The connection ends in the middle of the body.
+    CutBody,
+    /// The answer is an exception that tells nothing, though the insert happened.
+    FailAnswer,
+    /// Nothing is carried out, the connection ends at once.
+    Refuse,
+}
+
+/// A proxy in front of a ClickHouse.
+pub(crate) struct Proxy {
+    /// Its own address as a URL.
+    pub(crate) url: String,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    inserts: watch::Receiver<u64>,
+}
+
+impl Proxy {
+    /// Starts one; the next inserts meet the given faults, later ones none.
+    pub(crate) async fn start(upstream: &str, faults: impl IntoIterator<Item = Fault>) -> Self {
+        let upstream = upstream.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let faults = Arc::new(Mutex::new(faults.into_iter().collect::<VecDeque<_>>()));
+        let (seen, inserts) = watch::channel(0);
+        let queue = Arc::clone(&faults);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(connection(client, upstream.clone(), Arc::clone(&queue), seen.clone()));
+            }
+        });
+        Self { url, faults, inserts }
+    }
+
+    /// Whether every fault has happened.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.faults.lock().unwrap().is_empty()
+    }
+
+    /// How many inserts have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        *self.inserts.borrow()
+    }
+
+    /// Waits until that many inserts have begun.
+    pub(crate) async fn inserts(&mut self, count: u64) {
+        self.inserts.wait_for(|seen| *seen >= count).await.unwrap();
+    }
+}
+
+async fn connection(
+    mut client: TcpStream,
+    upstream: String,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    seen: watch::Sender<u64>,
+) {
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+    let mut fault = None;
+    let (mut from_client, mut from_server) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let Ok(count @ 1..) = read else { return };
+                let chunk = &from_client[..count];
+                if String::from_utf8_lossy(chunk).contains("query=INSERT") {
+                    fault = faults.lock().unwrap().pop_front();
+                    seen.send_modify(|seen| *seen += 1);
+                }
+                match fault {
+                    Some(Fault::Refuse) => return,
+                    Some(Fault::CutBody) => {
+                        let _cut = server.write_all(&chunk[..count * 3 / 4]).await;
+                        return;
+                    }
+                    _ => {}
+                }
+                if server.write_all(chunk).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut from_server) => {
+                let Ok(count @ 1..) = read else { return };
+                match fault {
+                    Some(Fault::LoseAnswer) => return,
+                    Some(Fault::FailAnswer) => {
+                        let body = "Code: 210. DB::NetException: I/O error (NETWORK_ERROR)";
+                        let answer = format!("HTTP/1.1 500 Error\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+                        let _lost = client.write_all(answer.as_bytes()).await;
+                        return;
+                    }
+                    _ => {}
+                }
+                if client.write_all(&from_server[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
