@@ -1,1 +1,1 @@
-
+//! Tests of the whole live in `tests/`; this library is empty on purpose.
