@@ -28,6 +28,11 @@ pub fn hash(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
+/// What names a compiled configuration: the hash of its canonical JSON.
+pub fn revision_hash(config: &impl Serialize) -> String {
+    hash(&canonical(config))
+}
+
 fn write_canonical(value: &Value, text: &mut String) {
     match value {
         Value::Object(fields) => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
+use millrace_crds::compile::revision_hash;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
 
@@ -99,15 +99,10 @@ impl Changes {
     }
 }
 
-/// Hash of a compiled configuration: SHA-256 over its canonical JSON (keys sorted, no white space), in hex.
-pub fn hash(config: &impl Serialize) -> String {
-    // `Value` keeps its keys sorted.
-    let canonical = serde_json::to_value(config).expect("a compiled configuration has only text keys");
-    hex::encode(Sha256::digest(canonical.to_string()))
-}
-
 fn hashes(config: &Config) -> impl Iterator<Item = (String, String)> {
-    let apps = config.apps().iter().map(|(id, app)| (id.to_string(), hash(&app.config)));
+    let apps = config.apps().iter().map(|(id, app)| (id.to_string(), revision_hash(&app.config)));
     let access = config.access_rules().iter();
-    apps.chain(access.map(|(namespace, rules)| (format!("{namespace}/access"), hash(rules.as_ref()))))
+    apps.chain(
+        access.map(|(namespace, rules)| (format!("{namespace}/access"), revision_hash(rules.as_ref()))),
+    )
 }

@@ -220,7 +220,7 @@ async fn a_hash_is_over_canonical_json() {
         <sha2::Sha256 as sha2::Digest>::new(),
         br#"{"a":true,"b":[1,{"c":"x","d":null}]}"#,
     )));
-    assert_eq!(changes::hash(&value), expected);
+    assert_eq!(millrace_crds::compile::revision_hash(&value), expected);
 }
 
 #[tokio::test]

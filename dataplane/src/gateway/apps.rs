@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
+use millrace_crds::compile::revision_hash;
 use millrace_crds::config::{AppConfig, OnUndeclared, PropertyType};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +13,6 @@ use super::Shared;
 use super::guard::Caller;
 use super::problem::Problem;
 use super::request::AppName;
-use crate::admin::changes;
 
 /// The operation [`list`].
 pub struct List;
@@ -67,7 +67,7 @@ impl AppView {
             id: config.app.to_string(),
             namespace: config.app.namespace().to_owned(),
             name: config.app.name().to_owned(),
-            revision: changes::hash(config),
+            revision: revision_hash(config),
             declared_events: declared.collect(),
             on_undeclared: config.events.on_undeclared,
             conversions: config.events.conversions.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use millrace_crds::app::App;
 use millrace_crds::compile::{
-    AccessInput, AppInput, Installation, WRITE_KEY_DEFAULT, canonical, compile_access, compile_app, hash,
+    AccessInput, AppInput, Installation, WRITE_KEY_DEFAULT, compile_access, compile_app, revision_hash,
 };
 use millrace_crds::config::{AccessConfig, AppConfig};
 use millrace_crds::manifest::{self, Manifest, Parsed, Source};
@@ -33,11 +33,9 @@ pub struct Built {
 impl Built {
     /// Hash per configuration: App ids and `<namespace>/access`.
     pub fn hashes(&self) -> BTreeMap<String, String> {
-        let apps = self.apps.iter().map(|app| (app.app.to_string(), hash(&canonical(app))));
-        let access = self
-            .access
-            .iter()
-            .map(|access| (format!("{}/access", access.namespace), hash(&canonical(access))));
+        let apps = self.apps.iter().map(|app| (app.app.to_string(), revision_hash(app)));
+        let access =
+            self.access.iter().map(|access| (format!("{}/access", access.namespace), revision_hash(access)));
         apps.chain(access).collect()
     }
 }
