@@ -260,8 +260,8 @@ impl Seen {
         WindowChange::NeedsCatchUp
     }
 
-    /// Finds the App's buckets and the marks they agree on. A bucket without a mark of this changelog is empty
-    /// (a crash after its creation) or belongs to another topic; a mark made under a shorter window than today's
+    /// Finds the App's buckets and the marks they agree on. A bucket without a mark of this changelog was just made
+    /// when the process ended, or belongs to another topic: it is dropped. A mark made under a shorter window than today's
     /// vouches for too little and does not count.
     fn load(&mut self) -> Result<(), SeenError> {
         let mut unmarked = Vec::new();
@@ -281,7 +281,9 @@ impl Seen {
             self.buckets.push(bucket);
         }
         self.buckets.sort_by_key(|bucket| bucket.start);
-        self.marks = marks.unwrap_or_default();
+        // Older buckets may have reached the disk with marks beyond what the unmarked one lost to a power cut, so
+        // then no mark counts and the changelog is read from its beginning.
+        self.marks = if unmarked.is_empty() { marks.unwrap_or_default() } else { BTreeMap::new() };
         self.drop_buckets(unmarked)
     }
 
