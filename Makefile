@@ -17,7 +17,7 @@ demo: build engine ## Run everything in one process, send sample events, compare
 run: build engine ## Serve the resources in DIR (default: the shop example) until Ctrl-C
 	@$(BIN) standalone $(or $(DIR),manifests/examples/shop)
 
-test: ## Everything: check, real engine, whole-process tests, faults, the demo
+test: ## Everything: check, the contract on the real engine, kill -9 of the whole, the demo
 	@scripts/test all
 
 check: ## The fast loop: format, lints, crate edges, tests that need no service
@@ -26,7 +26,7 @@ check: ## The fast loop: format, lints, crate edges, tests that need no service
 generate: ## Rewrite generated files: CRDs, goldens, the access table
 	@scripts/generate
 
-bench: ## Print figures: start-up, idle memory, cost per event
+bench: ## Print figures of the release build: start-up and idle memory
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench
 
