@@ -7,6 +7,7 @@
 //! A request goes [`http`] (what is asked) → [`sql`] (which statement) → [`guard`] (may this user) → [`pool`]
 //! (a handle of its own) → [`ffi`] (the engine).
 
+mod deduplication;
 mod ffi;
 mod frames;
 mod guard;
@@ -161,6 +162,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let (_lock, data_dir) = lock(&settings.data_dir)?;
     let listen_error = |source| EngineError::Listen { listen: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
+    let repaired = deduplication::repair(&data_dir)
+        .map_err(|source| EngineError::DataDir { path: settings.data_dir.clone(), source })?;
+    if repaired > 0 {
+        tracing::warn!(
+            records = repaired,
+            "blocks that were lost when the engine was killed may be sent again"
+        );
+    }
     let pool = open(library, data_dir.clone()).await?;
     let server =
         http::Server::start(pool, users, data_dir).await.map_err(|text| EngineError::Silent { text })?;
