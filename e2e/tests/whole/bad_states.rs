@@ -69,9 +69,10 @@ async fn the_api_says_what_the_same_sql_says() -> Result<()> {
     let sent = batch.len();
     ensure!(process.send(&json!({"batch": batch})).await?.status() == 200);
     let database = "millrace_default__shop";
-    wait_for("every event", async || {
-        let count = process.sql(&format!("SELECT count() FROM {database}.events")).await?;
-        Ok((count == sent.to_string()).then_some(()))
+    // The rollup follows its table by moments: the block is answered when both are there.
+    wait_for("every event in the rollup", async || {
+        let stats = process.api("/api/dashboard/stats?app=shop").await?;
+        Ok((stats["total_events"] == sent).then_some(()))
     })
     .await?;
 
