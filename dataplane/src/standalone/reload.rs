@@ -183,11 +183,11 @@ impl Reloader {
         let mut planned = Vec::new();
         for app in &built.apps {
             let id = &app.app;
-            let schema = schema::of_app(app);
-            let hash = schema.hash();
+            let hash = app.storage.schema_hash.clone();
             if known.tables.get(id) == Some(&hash) || impossible.get(id) == Some(&hash) {
                 continue;
             }
+            let schema = schema::of_app(app);
             let plan = provision::plan(self.store.client(), &schema, &self.owner(id)).await;
             match plan {
                 Ok(statements) => planned.push((id.clone(), hash, statements)),
@@ -270,7 +270,7 @@ impl Reloader {
             .in_force
             .apps
             .iter()
-            .filter(|app| known.tables.get(&app.app) == Some(&schema::of_app(app).hash()))
+            .filter(|app| known.tables.get(&app.app) == Some(&app.storage.schema_hash))
             .map(|app| app.app.clone())
             .collect();
         self.roles.reconcile(&self.current.load(), &loadable);
@@ -320,10 +320,10 @@ impl Reloader {
 /// Whether an App of it needs tables that are neither in place nor already needed by what is in force.
 fn needs_tables(next: &Built, known: &Known) -> bool {
     next.apps.iter().any(|app| {
-        let schema = schema::of_app(app);
+        let hash = &app.storage.schema_hash;
         let mut in_force = known.in_force.apps.iter();
-        known.tables.get(&app.app) != Some(&schema.hash())
-            && !in_force.any(|before| before.app == app.app && schema::of_app(before) == schema)
+        known.tables.get(&app.app) != Some(hash)
+            && !in_force.any(|before| before.app == app.app && before.storage.schema_hash == *hash)
     })
 }
 
@@ -331,7 +331,7 @@ fn needs_tables(next: &Built, known: &Known) -> bool {
 fn changes_tables(next: &Built, in_force: &Built) -> bool {
     next.apps.iter().any(|app| {
         let before = in_force.apps.iter().find(|before| before.app == app.app);
-        before.is_some_and(|before| schema::of_app(before) != schema::of_app(app))
+        before.is_some_and(|before| before.storage.schema_hash != app.storage.schema_hash)
     })
 }
 
