@@ -230,12 +230,14 @@ async fn converse(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, shut
     let mut state = State::Open;
     loop {
         tokio::select! {
-            // How it ended is the client's affair: cut, garbage, or all said.
-            _ = connection.as_mut() => return,
+            // In this order, so that an answer written after the stop always tells its client to close.
+            biased;
             () = shutdown.cancelled(), if state == State::Open => {
                 state = State::Finishing;
                 connection.as_mut().graceful_shutdown();
             }
+            // How it ended is the client's affair: cut, garbage, or all said.
+            _ = connection.as_mut() => return,
             () = patience.as_mut() => {
                 if activity.continues(&mut seen) {
                     patience.as_mut().reset(Instant::now() + limits.idle);
