@@ -14,11 +14,14 @@ pub mod crd;
 pub mod generated;
 #[expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, `pub` included")]
 pub mod integration;
+pub mod labels;
 pub mod manifest;
 pub mod names;
 pub mod pattern;
+pub mod pod;
 pub mod problem;
 pub mod quantity;
+pub mod resolved;
 #[expect(
     unreachable_pub,
     clippy::duplicated_attributes,
@@ -30,6 +33,7 @@ pub mod role_policy;
 pub mod schema;
 #[expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, `pub` included")]
 pub mod selection;
+pub mod state;
 pub mod structure;
 pub mod topics;
 pub mod validate;
