@@ -1,5 +1,16 @@
-//! The operator: custom resources in, cluster objects out. Today it prints and generates what is installed; the
-//! reconciles are not in it yet.
+//! The operator: custom resources in, cluster objects out. gather → validate → plan → apply → status.
+//!
+//! [`installation`] is what is set; [`kind`], [`cluster`] and [`backends`] say what is read and written, [`plan`] what is
+//! to be done and [`apply`] does it.
 
+pub mod apply;
+pub mod backends;
+pub mod cluster;
+pub mod context;
 pub mod generate;
+pub mod installation;
+pub mod kind;
+pub mod metrics;
+pub mod plan;
+pub mod reports;
 pub mod settings;

@@ -1,0 +1,79 @@
+//! What every reconcile is given: Kubernetes, the back ends, what pods last said, settings and credentials. Built once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_crds::resolved::{Credentials, Role};
+
+use crate::apply::ApplyError;
+use crate::backends::{BackendError, Tables, Topics};
+use crate::cluster::{Cluster, ClusterError};
+use crate::installation::Installation;
+use crate::metrics::Metrics;
+use crate::reports::Reports;
+
+/// Everything a reconcile needs.
+pub struct Context {
+    /// Kubernetes.
+    pub cluster: Arc<dyn Cluster>,
+    /// The installation's Kafka.
+    pub topics: Arc<dyn Topics>,
+    /// The installation's ClickHouse.
+    pub tables: Arc<dyn Tables>,
+    /// What pods last said of themselves.
+    pub reports: Arc<Reports>,
+    /// Settings.
+    pub installation: Arc<Installation>,
+    /// The accounts that each role gets for the installation's back ends.
+    pub accounts: Arc<Accounts>,
+    /// Id of this cluster in claims.
+    pub cluster_id: String,
+    /// Fills with random bytes; a fixed sequence in tests.
+    pub random: fn(&mut [u8]),
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Accounts on the installation's back ends, one per role; read from files at start and when they change.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    /// Kafka, by role.
+    pub kafka: std::collections::BTreeMap<Role, Credentials>,
+    /// ClickHouse, by role.
+    pub clickhouse: std::collections::BTreeMap<Role, Credentials>,
+}
+
+/// When to look at an object again if nothing wakes it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At the next change or resync.
+    OnChange,
+    /// After this time: something outside is awaited that no watch tells of.
+    After(Duration),
+}
+
+/// Why a reconcile did not finish. What a user can mend is in the status, not here.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Kubernetes could not be read or written.
+    #[error("the API server did not do its part")]
+    Cluster {
+        /// Why.
+        #[from]
+        source: ClusterError,
+    },
+    /// A step failed.
+    #[error("a step of the plan failed")]
+    Apply {
+        /// Why.
+        #[from]
+        source: ApplyError,
+    },
+    /// A back end could not be asked.
+    #[error("a back end did not do its part")]
+    Backend {
+        /// Why.
+        #[from]
+        source: BackendError,
+    },
+}
