@@ -1,12 +1,33 @@
 //! What the reconciles ask of the back ends: topics, tables, and what pods say of themselves. Each has a live
 //! implementation and one in memory.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use millrace_crds::names::AppId;
-use millrace_crds::resolved::Sensitive;
+use millrace_crds::resolved::{Credentials, Sensitive};
 use millrace_crds::schema::{Owner, Schema, Statement};
 use millrace_crds::state::PodState;
 use millrace_crds::topics::{Change, Observed};
+
+/// Finds the back ends of an App: the installation's, or its own. The operator's credentials go only to the hosts the
+/// operator was configured with; what an App names is reached with the App's own credentials.
+pub trait Backends: Send + Sync + 'static {
+    /// The Kafka at this connection, or the installation's.
+    fn topics(&self, own: Option<&Connection>) -> Arc<dyn Topics>;
+
+    /// The ClickHouse at this connection, or the installation's.
+    fn tables(&self, own: Option<&Connection>) -> Arc<dyn Tables>;
+}
+
+/// A back end of an App's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// `host:port` with commas for Kafka, a URL for ClickHouse.
+    pub endpoint: String,
+    /// The App's account there.
+    pub credentials: Credentials,
+}
 
 /// Topics of one Kafka.
 #[async_trait]

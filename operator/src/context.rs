@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace_crds::resolved::{Credentials, Role};
 
 use crate::apply::ApplyError;
-use crate::backends::{BackendError, Tables, Topics};
+use crate::backends::{BackendError, Backends};
 use crate::cluster::{Cluster, ClusterError};
 use crate::installation::Installation;
 use crate::metrics::Metrics;
@@ -16,10 +16,8 @@ use crate::reports::Reports;
 pub struct Context {
     /// Kubernetes.
     pub cluster: Arc<dyn Cluster>,
-    /// The installation's Kafka.
-    pub topics: Arc<dyn Topics>,
-    /// The installation's ClickHouse.
-    pub tables: Arc<dyn Tables>,
+    /// Kafka and ClickHouse.
+    pub backends: Arc<dyn Backends>,
     /// What pods last said of themselves.
     pub reports: Arc<Reports>,
     /// Settings.
