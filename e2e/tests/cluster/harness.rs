@@ -1,0 +1,276 @@
+//! A namespace for one story: applies resources, waits for conditions, asks Services, and leaves nothing behind.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+/// Longest wait for anything that only takes time: image start, elections, back-off.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+/// Pause between two looks while waiting.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Whose fields the tests write, as a team's `kubectl` would.
+const MANAGER: &str = "story";
+
+/// A namespace and the clients of one story.
+pub(crate) struct Story {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    client: Client,
+    /// For Services; every request has a time limit.
+    pub(crate) http: reqwest::Client,
+}
+
+impl Story {
+    /// Makes the namespace, which enforces restricted pod security.
+    pub(crate) async fn begin(name: &str) -> Result<Self> {
+        // Another story of this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client =
+            Client::try_default().await.context("no cluster: run `make cluster`, or set KUBECONFIG")?;
+        let namespace = format!("story-{name}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
+        let story = Self {
+            client,
+            namespace: namespace.clone(),
+            http: reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?,
+        };
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        story.apply_value(object).await?;
+        Ok(story)
+    }
+
+    /// Deletes the namespace and waits until it is gone.
+    pub(crate) async fn end(self) -> Result<()> {
+        let namespaces: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("Namespace")?);
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        wait("the namespace to go", async || {
+            Ok(namespaces.get_opt(&self.namespace).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
+    /// Applies every document of a YAML text into the namespace, as `kubectl apply --server-side` does.
+    pub(crate) async fn apply(&self, yaml: &str) -> Result<()> {
+        for document in yaml.split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(document).context("the story's own YAML")?;
+            self.apply_value(object).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies every file of an example.
+    pub(crate) async fn apply_example(&self, name: &str) -> Result<()> {
+        let folder = root().join("manifests/examples").join(name);
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        files.sort();
+        for file in files {
+            self.apply(&std::fs::read_to_string(file)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_value(&self, mut object: Value) -> Result<()> {
+        let kind = object["kind"].as_str().context("an object has a kind")?.to_owned();
+        let name = object["metadata"]["name"].as_str().context("an object has a name")?.to_owned();
+        if kind != "Namespace" {
+            object["metadata"]["namespace"] = json!(self.namespace);
+        }
+        let parameters = PatchParams::apply(MANAGER).force().validation_strict();
+        self.api(&kind)?.patch(&name, &parameters, &Patch::Apply(&object)).await?;
+        Ok(())
+    }
+
+    /// Objects of a kind in the namespace.
+    pub(crate) fn api(&self, kind: &str) -> Result<Api<DynamicObject>> {
+        let resource = resource(kind)?;
+        Ok(match kind {
+            "Namespace" => Api::all_with(self.client.clone(), &resource),
+            _ => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
+        })
+    }
+
+    /// One object.
+    pub(crate) async fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::to_value(self.api(kind)?.get(name).await?)?)
+    }
+
+    /// Every object of a kind in the namespace.
+    pub(crate) async fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        let found = self.api(kind)?.list(&ListParams::default()).await?;
+        found.items.into_iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
+    }
+
+    /// Deletes an object; it may still be on its way out.
+    pub(crate) async fn delete(&self, kind: &str, name: &str) -> Result<()> {
+        self.api(kind)?.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Merges into an object, as a person with `kubectl patch` would.
+    pub(crate) async fn patch(&self, kind: &str, name: &str, patch: Value) -> Result<()> {
+        self.api(kind)?.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// The condition of an object, once it has one that speaks of its newest generation.
+    pub(crate) async fn condition(
+        &self,
+        kind: &str,
+        name: &str,
+        condition: &str,
+    ) -> Result<Option<Condition>> {
+        let object = self.get(kind, name).await?;
+        let generation = &object["metadata"]["generation"];
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.into_iter().find(|found| found["type"] == condition);
+        Ok(found.filter(|found| &found["observedGeneration"] == generation).map(|found| Condition {
+            status: found["status"].as_str().unwrap_or_default().to_owned(),
+            reason: found["reason"].as_str().unwrap_or_default().to_owned(),
+            message: found["message"].as_str().unwrap_or_default().to_owned(),
+        }))
+    }
+
+    /// Waits until an App's condition is as described.
+    pub(crate) async fn until(
+        &self,
+        app: &str,
+        condition: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Condition> {
+        let what = format!("{condition}={status} ({reason}) of App {app}");
+        wait(&what, async || {
+            let found = self.condition("App", app, condition).await?;
+            match found {
+                Some(found) if found.status == status && (reason.is_empty() || found.reason == reason) => {
+                    Ok(Some(found))
+                }
+                found => bail!("{found:?}; status {}", self.get("App", app).await?["status"]),
+            }
+        })
+        .await
+    }
+
+    /// Waits until an App is Ready.
+    pub(crate) async fn ready(&self, app: &str) -> Result<()> {
+        self.until(app, "Ready", "True", "").await.map(drop)
+    }
+
+    /// Address of a Service, as a pod would reach it by name.
+    pub(crate) async fn service(&self, name: &str, port: u16) -> Result<String> {
+        let service = self.get("Service", name).await?;
+        let address = service["spec"]["clusterIP"].as_str().context("the Service has an address")?;
+        Ok(format!("http://{address}:{port}"))
+    }
+
+    /// A value of a Secret.
+    pub(crate) async fn secret(&self, name: &str, key: &str) -> Result<String> {
+        let secret = self.get("Secret", name).await?;
+        let value = secret["data"][key].as_str().with_context(|| format!("Secret {name} has no {key}"))?;
+        Ok(String::from_utf8(STANDARD.decode(value)?)?)
+    }
+
+    /// Asks the shared gateway as the bootstrap admin.
+    pub(crate) async fn ask(&self, path: &str) -> Result<Value> {
+        let (base, token) =
+            (self.service("mr-shared-gateway", 8081).await?, self.secret("millrace.admin", "token").await?);
+        let answer = self.http.get(format!("{base}{path}")).bearer_auth(token).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "{path} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until the gateway counts this many events of an App.
+    pub(crate) async fn counts(&self, app: &str, events: u64) -> Result<Value> {
+        wait(&format!("{events} events of {app}"), async || {
+            let stats = self.ask(&format!("/api/dashboard/stats?app={app}")).await?;
+            let counted = stats["total_events"].as_u64().unwrap_or(0);
+            ensure!(counted <= events, "{counted} events are counted, and only {events} were sent");
+            if counted == events { Ok(Some(stats)) } else { bail!("{counted} are counted") }
+        })
+        .await
+    }
+
+    /// Pods of the namespace: name, UID and restarts of every container.
+    pub(crate) async fn pods(&self) -> Result<Vec<(String, String, u64)>> {
+        let mut pods = Vec::new();
+        for pod in self.list("Pod").await? {
+            let restarts = pod["status"]["containerStatuses"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|status| status["restartCount"].as_u64())
+                .sum();
+            let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+            pods.push((text("name"), text("uid"), restarts));
+        }
+        pods.sort();
+        Ok(pods)
+    }
+}
+
+/// What a condition says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// Looks again and again until there is an answer; the last failure is told.
+pub(crate) async fn wait<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = String::from("not yet");
+    while Instant::now() < deadline {
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(error) => last = format!("{error:#}"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    bail!("waited {} s for {what}; last: {last}", PATIENCE.as_secs())
+}
+
+/// Starts, stops or kills a back end of the test cluster.
+pub(crate) fn service(name: &str, action: &str) -> Result<()> {
+    let status = Command::new(root().join("e2e/cluster/service")).args([name, action]).status()?;
+    ensure!(status.success(), "`e2e/cluster/service {name} {action}` ended with {status}");
+    Ok(())
+}
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn resource(kind: &str) -> Result<ApiResource> {
+    let (group, version, plural) = match kind {
+        "App" => ("millrace.dev", "v1alpha1", "apps"),
+        "Integration" => ("millrace.dev", "v1alpha1", "integrations"),
+        "RolePolicy" => ("millrace.dev", "v1alpha1", "rolepolicies"),
+        "Revision" => ("millrace.dev", "v1alpha1", "revisions"),
+        "Namespace" => ("", "v1", "namespaces"),
+        "Secret" => ("", "v1", "secrets"),
+        "Service" => ("", "v1", "services"),
+        "Pod" => ("", "v1", "pods"),
+        "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims"),
+        "Event" => ("events.k8s.io", "v1", "events"),
+        "Deployment" => ("apps", "v1", "deployments"),
+        "StatefulSet" => ("apps", "v1", "statefulsets"),
+        other => bail!("the harness does not know {other}"),
+    };
+    Ok(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural))
+}

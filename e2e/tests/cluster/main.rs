@@ -1,0 +1,9 @@
+//! Stories on a real cluster: what a team applies, what runs, what people see. The cluster, with images and charts, is
+//! there already (`make cluster`, or any other by KUBECONFIG); each story has a namespace of its own.
+
+mod broken;
+mod delete;
+mod first;
+mod harness;
+mod live;
+mod traffic;
