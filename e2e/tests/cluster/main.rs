@@ -6,4 +6,5 @@ mod delete;
 mod first;
 mod harness;
 mod live;
+mod rules;
 mod traffic;
