@@ -4,12 +4,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PROFILE ?= ci
 CARGO ?= cargo
+# A text as one word of the shell.
+quoted = '$(subst ','\'',$(1))'
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)/millrace-dataplane
 
-.PHONY: help demo run test check generate bench engine build fmt clean
+.PHONY: help demo run test check generate bench engine build fmt clean cluster cluster-run cluster-down images operator
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build engine ## Run everything in one process, send sample events, compare what is stored (ONCE=1: exit with the verdict)
 	@$(BIN) demo manifests/examples/shop $(if $(ONCE),--once,)
@@ -35,6 +37,24 @@ engine: ## Fetch the ClickHouse engine library into the cache
 
 build: ## Build the data plane
 	@$(CARGO) build --quiet --profile $(PROFILE) --package millrace-dataplane
+
+cluster: build operator ## Bring up a real Kubernetes with Kafka, Postgres, Redis and the engine, images and charts in it (root)
+	@e2e/cluster/up
+	@e2e/cluster/install-charts
+	@echo "make cluster-run CMD='kubectl get pods -A'   runs a command in it; e2e/cluster/status shows addresses"
+	@echo "make cluster-down                           leaves nothing; more in e2e/cluster/README.md"
+
+cluster-run: ## Run CMD in the network of the test cluster, with its KUBECONFIG
+	@e2e/cluster/run bash -c $(call quoted,$(CMD))
+
+cluster-down: ## End the test cluster; nothing stays but the cache
+	@e2e/cluster/down
+
+images: build operator ## Build the container images of operator and data plane, and import them if the test cluster is up
+	@e2e/cluster/images
+
+operator:
+	@$(CARGO) build --quiet --profile $(PROFILE) --package millrace-operator
 
 fmt: ## Format the code
 	@$(CARGO) fmt --all
