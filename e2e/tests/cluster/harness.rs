@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 /// Pause between two looks while waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Where the charts are installed.
+const OPERATOR_NAMESPACE: &str = "millrace-system";
 /// Whose fields the tests write, as a team's `kubectl` would.
 const MANAGER: &str = "story";
 
@@ -198,6 +200,27 @@ impl Story {
             if counted == events { Ok(Some(stats)) } else { bail!("{counted} are counted") }
         })
         .await
+    }
+
+    /// UIDs of the operator's pods that are ready.
+    pub(crate) async fn operator_pods(&self) -> Result<Vec<String>> {
+        let pods: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), OPERATOR_NAMESPACE, &resource("Pod")?);
+        let found = pods.list(&ListParams::default().labels("app.kubernetes.io/name=millrace")).await?;
+        let ready = found.items.into_iter().filter(|pod| {
+            let conditions = pod.data["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        Ok(ready.filter_map(|pod| pod.metadata.uid).collect())
+    }
+
+    /// Deletes the operator's pods; its Deployment makes new ones.
+    pub(crate) async fn restart_operator(&self) -> Result<()> {
+        let pods: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), OPERATOR_NAMESPACE, &resource("Pod")?);
+        let chosen = ListParams::default().labels("app.kubernetes.io/name=millrace");
+        pods.delete_collection(&DeleteParams::default(), &chosen).await?;
+        Ok(())
     }
 
     /// Pods of the namespace: name, UID and restarts of every container.

@@ -1,10 +1,13 @@
 //! Stories on a real cluster: what a team applies, what runs, what people see. The cluster, with images and charts, is
 //! there already (`make cluster`, or any other by KUBECONFIG); each story has a namespace of its own.
 
+mod audit;
 mod broken;
+mod chart;
 mod delete;
 mod first;
 mod harness;
+mod idle;
 mod live;
 mod rules;
 mod traffic;
