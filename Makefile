@@ -45,7 +45,7 @@ cluster: build operator ## Bring up a real Kubernetes with Kafka, Postgres, Redi
 	@echo "make cluster-down                           leaves nothing; more in e2e/cluster/README.md"
 
 cluster-run: ## Run CMD in the network of the test cluster, with its KUBECONFIG
-	@e2e/cluster/run bash -c $(call quoted,$(CMD))
+	@e2e/cluster/run bash -c $(call quoted,$(value CMD))
 
 cluster-down: ## End the test cluster; nothing stays but the cache
 	@e2e/cluster/down
