@@ -15,7 +15,6 @@ use super::build::{BuildError, Built};
 use super::data_dir::{DataDir, DataDirError};
 use super::keys::{KeyError, KeyRing};
 use super::reload::{self, ReloadError, Reloader};
-use super::roles::{Roles, Tools};
 use super::sources::{Origin, SourceError};
 use crate::admin::changes::Changes;
 use crate::admin::readiness::{Need, Readiness, Signal};
@@ -23,16 +22,19 @@ use crate::admin::{self, AdminState};
 use crate::config::Current;
 use crate::control::{self, ControlState};
 use crate::engine::{self, Supervisor, library};
+use crate::freshness::Freshness;
 use crate::gateway::guard::{BootstrapToken, Tokens};
 use crate::gateway::{self, GatewayState, Limits};
 use crate::ingest::{self, Ingest, IngestError};
 use crate::listen;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError};
+use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::process::seen::{SeenError, SeenStore};
 use crate::secret::Secret;
 use crate::settings::{self, Standalone};
+use crate::stages::{Stages, Tools};
 use crate::store::{ClickHouse, Endpoint};
 
 /// How often the state of the log and of ClickHouse is looked at for the probes.
@@ -123,6 +125,7 @@ impl Parts {
             log: Arc::clone(&log) as Arc<dyn Log>,
             seen: Arc::new(seen),
             store: clickhouse.store.clone(),
+            member: Member::only(),
             metrics: Arc::clone(&metrics),
         };
         let reloader = Reloader {
@@ -131,7 +134,7 @@ impl Parts {
             current: Arc::clone(&current),
             log: Arc::clone(&log),
             store: clickhouse.store.clone(),
-            roles: Roles::new(tools),
+            stages: Stages::new(tools),
             changes: Arc::clone(&changes),
             signal: readiness.part("configuration", Need::Shown),
             metrics: Arc::clone(&metrics),
@@ -322,6 +325,7 @@ impl Front<'_> {
     fn ingest(&self, listener: TcpListener) -> JoinHandle<()> {
         let ingest = Arc::new(Ingest {
             config: Arc::clone(self.current),
+            freshness: Freshness::always(),
             log: Arc::clone(self.log) as Arc<dyn Log>,
             metrics: Arc::clone(self.metrics),
             instance: format!("standalone-{}", Uuid::new_v4().simple()),
