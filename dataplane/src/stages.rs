@@ -95,6 +95,15 @@ impl Stages {
         }
     }
 
+    /// Ends every stage after its batch; the next [`Stages::reconcile`] starts them anew, with clients as they are then.
+    pub async fn renew(&mut self) {
+        self.running.values().for_each(|running| running.stop.cancel());
+        self.running.clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
     /// Stops every task and waits for it.
     pub async fn stop(self) {
         self.shutdown.cancel();

@@ -16,7 +16,7 @@ use super::data_dir::{DataDir, DataDirError};
 use super::keys::{KeyError, KeyRing};
 use super::reload::{self, ReloadError, Reloader};
 use super::sources::{Origin, SourceError};
-use crate::admin::changes::Changes;
+use crate::admin::changes::{Changes, History};
 use crate::admin::readiness::{Need, Readiness, Signal};
 use crate::admin::{self, AdminState};
 use crate::config::Current;
@@ -36,6 +36,7 @@ use crate::secret::Secret;
 use crate::settings::{self, Standalone};
 use crate::stages::{Stages, Tools};
 use crate::store::{ClickHouse, Endpoint};
+use crate::tasks::{ended, watched};
 
 /// How often the state of the log and of ClickHouse is looked at for the probes.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -184,31 +185,6 @@ impl Parts {
     }
 }
 
-async fn ended(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(error = %error, "a part of the process did not end well");
-        }
-    }
-}
-
-/// Lets `broken` know when a task ends before it is told to stop: the process must not go on without it.
-pub(super) fn watched(
-    task: JoinHandle<()>,
-    stop: &CancellationToken,
-    broken: &CancellationToken,
-) -> JoinHandle<()> {
-    let (stop, broken) = (stop.clone(), broken.clone());
-    tokio::spawn(async move {
-        let ended = task.await;
-        if !stop.is_cancelled() {
-            let error = ended.err().map(|error| error.to_string());
-            tracing::error!(error, "a part of the process ended by itself");
-            broken.cancel();
-        }
-    })
-}
-
 /// ClickHouse as this process sees it.
 struct Back {
     store: ClickHouse,
@@ -306,12 +282,14 @@ impl Front<'_> {
             clickhouse: self.readiness.part("clickhouse", Need::Shown),
         };
         let admin = admin::router(AdminState {
-            config: Arc::clone(self.current),
-            changes: Arc::clone(&self.changes),
+            state: Arc::new(History {
+                config: Arc::clone(self.current),
+                changes: Arc::clone(&self.changes),
+                started_at: Timestamp::now(),
+            }),
             readiness: Arc::clone(&self.readiness),
             metrics: Arc::clone(self.metrics),
             tokens: Arc::clone(&self.tokens),
-            started_at: Timestamp::now(),
         });
         Ok(vec![
             self.ingest(listeners.ingest),

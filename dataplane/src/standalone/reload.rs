@@ -359,7 +359,7 @@ pub(super) struct Running {
 impl Running {
     /// Lets `broken` know when the loop ends before it is told to stop.
     pub(super) fn watched(self, stop: &CancellationToken, broken: &CancellationToken) -> Self {
-        Self { task: super::parts::watched(self.task, stop, broken) }
+        Self { task: crate::tasks::watched(self.task, stop, broken) }
     }
 
     /// Waits until the loop and every task of every App has ended.
