@@ -52,6 +52,10 @@ impl Log for LiveLog {
         self.now().watermarks(of).await
     }
 
+    async fn settled_end(&self, of: &TopicPartition) -> Result<u64, LogError> {
+        self.now().settled_end(of).await
+    }
+
     async fn read(
         &self,
         of: &TopicPartition,
