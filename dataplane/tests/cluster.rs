@@ -17,9 +17,7 @@ use millrace_crds::names::TopicKind;
 use millrace_dataplane::cluster::{Duty, Times};
 use millrace_dataplane::log::memory::MemoryLog;
 use millrace_dataplane::log::{Log, TopicPartition};
-use pod::{
-    ADMIN_TOKEN, Operator, Pod, STATE_TOKEN, anywhere, opening, revision, secret, shop, times, until,
-};
+use pod::{ADMIN_TOKEN, Operator, Pod, STATE_TOKEN, anywhere, opening, revision, secret, shop, times, until};
 use serde_json::json;
 
 const KEY: &str = "mrw_first_key_of_the_shop_0123456789";
@@ -197,7 +195,8 @@ async fn processed(log: &MemoryLog) -> u64 {
     let topic = log.topic(&name).await.unwrap();
     let mut records = 0;
     for partition in 0..topic.partitions {
-        records += log.watermarks(&TopicPartition { topic: name.as_str().into(), partition }).await.unwrap().high;
+        records +=
+            log.watermarks(&TopicPartition { topic: name.as_str().into(), partition }).await.unwrap().high;
     }
     records
 }
@@ -220,9 +219,8 @@ async fn a_gateway_is_ready_once_clickhouse_answered_and_stays_so_when_it_goes()
     clickhouse.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(clickhouse).unwrap();
     let version = || async { "26.5.1.1\n" };
-    let server = tokio::spawn(async move {
-        axum::serve(listener, axum::Router::new().fallback(version)).await
-    });
+    let server =
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(version)).await });
     gateway.until_ready().await;
     server.abort();
     assert!(gateway.is_ready().await);

@@ -76,10 +76,10 @@ pub fn choose(
     loop {
         match fit(&options, secrets, before) {
             Ok(config) => return Choice::new(config, options),
-            Err((scope, error)) => {
+            Err(Unfit { scope, reason }) => {
                 let options = options.get_mut(scope.as_str()).expect("it was one of these that did not fit");
                 let unfit = options.left.remove(0);
-                options.refused.push(RefusedRevision { sequence: unfit.sequence, reason: error.to_string() });
+                options.refused.push(RefusedRevision { sequence: unfit.sequence, reason });
             }
         }
     }
@@ -150,11 +150,7 @@ fn ready(
 
 /// Puts the best of every scope together, or says which scope's does not fit. Those that run already come first: they
 /// fit each other, so it is always a change that gives way.
-fn fit(
-    options: &BTreeMap<&str, Options>,
-    secrets: &Secrets,
-    before: &InForce,
-) -> Result<Config, (String, ConfigError)> {
+fn fit(options: &BTreeMap<&str, Options>, secrets: &Secrets, before: &InForce) -> Result<Config, Unfit> {
     let best = || options.iter().filter_map(|(scope, options)| Some((*scope, options.left.first()?)));
     let runs = |scope: &str, best: &Running| before.get(scope).is_some_and(|before| before.hash == best.hash);
     let mut config = Config::under(secrets.pepper());
@@ -164,11 +160,23 @@ fn fit(
         match &best.part {
             Part::Access(access) => config.add_access(Arc::clone(access)),
             Part::App(app, _) => {
-                config.add_app(Arc::clone(app)).map_err(|error| (scope.to_owned(), error))?;
+                config.add_app(Arc::clone(app)).map_err(|error| Unfit::new(scope, &error))?;
             }
         }
     }
     Ok(config)
+}
+
+/// A scope whose best does not fit the others.
+struct Unfit {
+    scope: String,
+    reason: String,
+}
+
+impl Unfit {
+    fn new(scope: &str, error: &ConfigError) -> Self {
+        Self { scope: scope.to_owned(), reason: error.to_string() }
+    }
 }
 
 impl Choice {

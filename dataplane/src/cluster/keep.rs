@@ -25,7 +25,8 @@ use crate::store::{ClickHouse, Endpoint};
 use crate::telemetry;
 
 /// Makes the clients of the log from its credentials; asks no broker.
-pub type OpenLog = Arc<dyn Fn(Option<&Credentials>) -> Result<Arc<dyn Log>, LogError> + Send + Sync>;
+pub type OpenLog =
+    Arc<dyn Fn(Option<&Credentials>, &Arc<Metrics>) -> Result<Arc<dyn Log>, LogError> + Send + Sync>;
 
 /// Keeps a process at what the watches saw.
 pub struct Keeper {
@@ -128,7 +129,7 @@ impl Keeper {
     async fn take_up(&mut self, secrets: &Secrets) {
         self.state_token.replace(secrets.state_token());
         self.admin_token.replace(secrets.admin_token());
-        self.back.take_up(secrets).await;
+        self.back.take_up(secrets, &self.metrics).await;
     }
 
     /// Says what changed, once.
@@ -172,11 +173,11 @@ impl Back {
     }
 
     /// Uses changed credentials from the next request, statement or membership on.
-    async fn take_up(&mut self, secrets: &Secrets) {
+    async fn take_up(&mut self, secrets: &Secrets, metrics: &Arc<Metrics>) {
         if let Some((open, log)) = &self.log
             && self.kafka.as_ref() != secrets.kafka()
         {
-            match open(secrets.kafka()) {
+            match open(secrets.kafka(), metrics) {
                 Ok(new) => {
                     log.replace(new);
                     tracing::info!("the log's credentials changed and are in use");

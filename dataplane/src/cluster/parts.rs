@@ -74,13 +74,13 @@ impl Base {
         let mut back = Back::new(secrets);
         match &settings.duty {
             Duty::Ingest { log, .. } => {
-                back.log = Some((Arc::clone(log), open(log, secrets)?));
+                back.log = Some((Arc::clone(log), open(log, secrets, &self.metrics)?));
             }
             Duty::Gateway { clickhouse_url, .. } => {
                 back.store = Some((clickhouse_url.clone(), store(clickhouse_url, secrets)));
             }
             Duty::Worker { log, clickhouse_url, data_dir } => {
-                let live = open(log, secrets)?;
+                let live = open(log, secrets, &self.metrics)?;
                 let store = store(clickhouse_url, secrets);
                 let seen = SeenStore::open(&data_dir.join("seen"))
                     .map_err(|source| ClusterError::Seen { source })?;
@@ -170,8 +170,8 @@ pub(super) fn serve(listener: TcpListener, router: Router, stop: CancellationTok
     })
 }
 
-fn open(log: &OpenLog, secrets: &Secrets) -> Result<Arc<LiveLog>, ClusterError> {
-    let log = log(secrets.kafka()).map_err(|source| ClusterError::Log { source })?;
+fn open(log: &OpenLog, secrets: &Secrets, metrics: &Arc<Metrics>) -> Result<Arc<LiveLog>, ClusterError> {
+    let log = log(secrets.kafka(), metrics).map_err(|source| ClusterError::Log { source })?;
     Ok(Arc::new(LiveLog::new(log)))
 }
 

@@ -3,13 +3,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use millrace_crds::{names, pod};
 
+use super::kafka::KafkaArgs;
 use crate::cluster::keep::OpenLog;
 use crate::cluster::offer::Place;
 use crate::cluster::{Cluster, Duty, Times};
+use crate::log::kafka::{KafkaLog, Options};
+use crate::log::{Log, LogError};
 
 /// Who a process is in its cluster.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +45,9 @@ pub struct IngestArgs {
     /// Who it is.
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// Where events go.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// Events come in here.
     #[arg(long, env = "MILLRACE_INGEST_LISTEN", value_name = "ADDRESS", default_value_t = everywhere(pod::PORT_INGEST))]
     pub ingest_listen: SocketAddr,
@@ -52,6 +59,9 @@ pub struct WorkerArgs {
     /// Who it is.
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// Where events come from.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// HTTP address of ClickHouse.
     #[arg(long, env = pod::ENV_CLICKHOUSE_URL, value_name = "URL")]
     pub clickhouse_url: String,
@@ -94,16 +104,20 @@ impl PlaceArgs {
 }
 
 impl IngestArgs {
-    /// The settings, with what makes the log's clients.
-    pub fn settings(self, log: OpenLog) -> Cluster {
-        self.place.cluster(Duty::Ingest { listen: self.ingest_listen, log })
+    /// The settings.
+    pub fn settings(self) -> Cluster {
+        let Self { place, kafka, ingest_listen } = self;
+        let log = open_log(kafka, place.pod.clone(), Options::default());
+        place.cluster(Duty::Ingest { listen: ingest_listen, log })
     }
 }
 
 impl WorkerArgs {
-    /// The settings, with what makes the log's clients.
-    pub fn settings(self, log: OpenLog) -> Cluster {
-        let Self { place, clickhouse_url, data_dir } = self;
+    /// The settings. A worker comes back under its old name, so its groups wait for it instead of rebalancing twice.
+    pub fn settings(self) -> Cluster {
+        let Self { place, kafka, clickhouse_url, data_dir } = self;
+        let options = Options { instance_id: Some(place.pod.clone()), ..Options::default() };
+        let log = open_log(kafka, place.pod.clone(), options);
         place.cluster(Duty::Worker { log, clickhouse_url, data_dir })
     }
 }
@@ -114,6 +128,17 @@ impl GatewayArgs {
         let Self { place, gateway_listen, clickhouse_url } = self;
         place.cluster(Duty::Gateway { listen: gateway_listen, clickhouse_url })
     }
+}
+
+/// What makes the log's clients from whatever credentials there are.
+fn open_log(kafka: KafkaArgs, pod: String, options: Options) -> OpenLog {
+    Arc::new(move |credentials, metrics| {
+        let settings = kafka.settings(&pod, credentials).map_err(|source| LogError::Open {
+            path: kafka.kafka_brokers.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(KafkaLog::open(&settings, options.clone(), Arc::clone(metrics))? as Arc<dyn Log>)
+    })
 }
 
 #[cfg(test)]
@@ -128,12 +153,8 @@ mod tests {
 
     const PLACE: [&str; 5] =
         [pod::ENV_NAMESPACE, pod::ENV_POD, pod::ENV_DATA_PLANE, pod::ENV_RESOLVED_SECRET, pod::ENV_PREFIX];
-    const KAFKA: [&str; 4] = [
-        pod::ENV_KAFKA_BROKERS,
-        pod::ENV_KAFKA_TLS,
-        pod::ENV_KAFKA_CA_FILE,
-        pod::ENV_KAFKA_SASL_MECHANISM,
-    ];
+    const KAFKA: [&str; 4] =
+        [pod::ENV_KAFKA_BROKERS, pod::ENV_KAFKA_TLS, pod::ENV_KAFKA_CA_FILE, pod::ENV_KAFKA_SASL_MECHANISM];
 
     /// What the operator may set for a role.
     fn told_by_the_operator(role: Role) -> BTreeSet<&'static str> {

@@ -165,8 +165,7 @@ impl Watching {
         let stored = self.shared.stored.lock().unwrap();
         let mut lines = String::new();
         for (version, kind, what, object) in &stored.events {
-            let is_named =
-                self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str());
+            let is_named = self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str());
             if *version > self.from && *kind == self.kind && is_named {
                 lines.push_str(&format!("{}\n", json!({ "type": what, "object": object })));
             }

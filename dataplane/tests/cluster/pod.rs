@@ -81,7 +81,8 @@ impl Operator {
 
 /// A Revision as the operator writes it.
 pub(crate) fn revision(scope: &str, sequence: i64, config: String, schema_hash: Option<String>) -> Value {
-    let spec = RevisionSpec { sequence, format: Format::V1, rollout: Default::default(), schema_hash, config };
+    let spec =
+        RevisionSpec { sequence, format: Format::V1, rollout: Default::default(), schema_hash, config };
     let mut revision = Revision::new(&labels::revision(scope, sequence), spec);
     revision.metadata.namespace = Some("team".to_owned());
     let data_plane = (scope != labels::SCOPE_ACCESS).then_some((labels::DATA_PLANE, labels::SHARED));
@@ -117,7 +118,7 @@ pub(crate) fn anywhere() -> SocketAddr {
 /// A log that is opened as often as its credentials change; says with which.
 pub(crate) fn opening(log: Arc<dyn Log>, opened: &Arc<Mutex<Vec<Option<String>>>>) -> OpenLog {
     let opened = Arc::clone(opened);
-    Arc::new(move |credentials| {
+    Arc::new(move |credentials, _| {
         opened.lock().unwrap().push(credentials.map(|credentials| credentials.username.clone()));
         Ok(Arc::clone(&log))
     })

@@ -96,7 +96,14 @@ fn the_highest_that_is_good_runs_and_the_refused_one_above_it_is_told() {
         (object("shop", 8, "{\"newer\": 1}"), "cannot be read"),
         (with(revision("shop", 8, "b"), "/spec/schemaHash", json!("5d")), "schemaHash"),
         (with(revision("game", 8, "b"), "/metadata/labels/millrace.dev~1scope", json!("shop")), "`shop-8`"),
-        (with(revision("shop", 8, "b"), "/spec/config", revision("game", 8, "b")["spec"]["config"].clone()), "`team/game`"),
+        (
+            with(
+                revision("shop", 8, "b"),
+                "/spec/config",
+                revision("game", 8, "b")["spec"]["config"].clone(),
+            ),
+            "`team/game`",
+        ),
     ] {
         let choice = decide(&[good.clone(), bad], &InForce::new());
         assert_eq!(running(&choice, "shop"), Some(7), "{says}");
@@ -107,7 +114,9 @@ fn the_highest_that_is_good_runs_and_the_refused_one_above_it_is_told() {
 
 #[test]
 fn only_what_is_for_this_data_plane_is_looked_at() {
-    let of = |value: &str| with(revision("shop", 1, "a"), "/metadata/labels/millrace.dev~1data-plane", json!(value));
+    let of = |value: &str| {
+        with(revision("shop", 1, "a"), "/metadata/labels/millrace.dev~1data-plane", json!(value))
+    };
     assert_eq!(running(&decide(&[of("shared")], &InForce::new()), "shop"), Some(1));
     assert!(decide(&[of("shop")], &InForce::new()).scopes.is_empty());
     let rules = json!({
@@ -171,8 +180,7 @@ fn what_did_not_change_is_the_same_value_and_new_keys_make_a_new_one() {
     let json = json!({ "pepper": "00", "privacy": { "team/shop": {
         "epoch": 2, "hash": "33".repeat(32), "encrypt": "22".repeat(64) } } });
     let rotated = Secrets::parse(json.to_string().as_bytes(), Role::Ingest).unwrap();
-    let choice =
-        choose(POD, &offers(&[revision("shop", 1, "a")]), &rotated, &first.in_force, &mut |_| ());
+    let choice = choose(POD, &offers(&[revision("shop", 1, "a")]), &rotated, &first.in_force, &mut |_| ());
     assert_eq!(app(&choice).privacy_keys.epoch, 2);
 }
 
