@@ -47,3 +47,8 @@ pub async fn carry_out(_context: &Context, _plan: &Plan) -> Result<Applied, Appl
 pub fn is_as_intended(_stored: &DynamicObject, _intent: &DynamicObject) -> bool {
     false
 }
+
+/// What the API server answered to our intents: where it writes a field in other words than we do, the stored object
+/// never equals the intent, and only this tells that there is nothing left to do.
+#[derive(Debug, Default)]
+pub struct Settled {}
