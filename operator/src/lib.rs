@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod plan;
 pub mod reports;
 pub mod settings;
+pub mod workloads;
