@@ -12,6 +12,7 @@ pub mod generate;
 pub mod installation;
 pub mod kind;
 pub mod metrics;
+pub mod namespace;
 pub mod plan;
 pub mod reports;
 pub mod settings;
