@@ -14,6 +14,7 @@ pub mod kind;
 pub mod metrics;
 pub mod namespace;
 pub mod plan;
+pub mod poller;
 pub mod reports;
 pub mod settings;
 pub mod workloads;

@@ -34,6 +34,8 @@ pub(super) struct Access<'a> {
     pub(super) newest: Option<Newest>,
     /// Revisions that nobody needs any more.
     pub(super) outdated: Vec<&'a Published>,
+    /// The Revision that is held by annotation.
+    pub(super) held: Option<&'a str>,
     /// What stands between the policies as they are and their coming into force.
     pub(super) obstacle: Option<Obstacle>,
 }
@@ -64,13 +66,19 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
         gathered.revisions.iter().filter(|revision| revision.scope == SCOPE_ACCESS).collect();
     let problems = problems(gathered);
     if gathered.apps.is_empty() {
-        return Access { problems, publish: None, newest: None, outdated: revisions, obstacle: None };
+        return Access { problems, publish: None, newest: None, outdated: revisions, held: None, obstacle: None };
     }
-    let obstacle = obstacle(gathered, &problems, &revisions);
+    let held = revisions.iter().rev().find(|revision| revision.is_held).map(|revision| revision.name.as_str());
+    let wanted = next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions);
+    let obstacle = obstacle(gathered, &problems, held).filter(|obstacle| match obstacle {
+        Obstacle::Refused { .. } => true,
+        // Nothing is kept back where nothing newer is to be said.
+        Obstacle::Held { .. } | Obstacle::Paused { .. } => wanted.is_some(),
+    });
     let publish = match &obstacle {
         Some(_) if !revisions.is_empty() => None,
         Some(_) => next(compiled(gathered, &[]), Rollout::default(), &revisions),
-        None => next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions),
+        None => wanted,
     };
     let newest = match (&publish, revisions.last()) {
         (Some(spec), _) => Some((spec.sequence, spec.rollout.percent)),
@@ -85,7 +93,7 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
         progress: pods::progress(&gathered.pods, SCOPE_ACCESS, (sequence, percent), now),
     });
     let outdated = outdated(gathered, revisions, publish.is_some());
-    Access { problems, publish, newest, outdated, obstacle }
+    Access { problems, publish, newest, outdated, held, obstacle }
 }
 
 /// Policies that parsed, by name.
@@ -133,10 +141,9 @@ fn too_large(namespace: &str, name: &str, size: usize) -> Vec<Problem> {
 fn obstacle(
     gathered: &Gathered,
     problems: &BTreeMap<&str, Vec<Problem>>,
-    revisions: &[&Published],
+    held: Option<&str>,
 ) -> Option<Obstacle> {
-    let held = revisions.iter().rev().find(|revision| revision.is_held);
-    let held = held.map(|revision| Obstacle::Held { revision: revision.name.clone() });
+    let held = held.map(|revision| Obstacle::Held { revision: revision.to_owned() });
     let refused = problems.iter().find(|(_, of)| !of.is_empty());
     let refused = refused.map(|(name, _)| Obstacle::Refused { policy: (*name).to_owned() });
     let paused = gathered.policies.iter().find(|found| found.is_paused());

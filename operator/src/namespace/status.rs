@@ -82,9 +82,17 @@ fn policy(found: &Found<RolePolicy>, gathered: &Gathered, access: &Access<'_>) -
         let message = format!("annotation `{}` keeps changes from being published", labels::PAUSED_ANNOTATION);
         return [Aspect::new(Status::True, reason::PAUSED, message), enforced(access)];
     }
+    if let Some(held) = access.held {
+        return [Aspect::new(Status::True, reason::HELD, held_back(held)), enforced(access)];
+    }
     let selection = found.typed.as_ref().ok().and_then(|policy| policy.spec.apps.as_ref());
     let accepted = Aspect::new(Status::True, reason::OK, missing_apps(selection, gathered));
     [accepted, enforced(access)]
+}
+
+fn held_back(revision: &str) -> String {
+    let annotation = millrace_crds::revision::HOLD_ANNOTATION;
+    format!("Revision `{revision}` is held; remove its annotation `{annotation}` to publish newer ones")
 }
 
 fn revision(newest: &Newest) -> String {
@@ -100,11 +108,7 @@ fn enforced(access: &Access<'_>) -> Aspect {
     let name = revision(newest);
     match &access.obstacle {
         Some(Obstacle::Held { revision }) => {
-            let message = format!(
-                "Revision `{revision}` is held; remove its annotation `{}` to publish newer ones",
-                millrace_crds::revision::HOLD_ANNOTATION
-            );
-            return Aspect::new(Status::False, reason::HELD, message);
+            return Aspect::new(Status::False, reason::HELD, held_back(revision));
         }
         Some(Obstacle::Paused { policy }) => {
             let message = format!("RolePolicy `{policy}` is paused, and all policies are published together");
