@@ -6,6 +6,7 @@ use millrace_crds::names::AppId;
 use millrace_crds::schema::{Owner, Statement};
 use millrace_crds::topics::Change;
 
+use crate::backends::Connection;
 use crate::cluster::ObjectKey;
 
 /// Steps of one reconcile; nothing to do is an empty plan.
@@ -13,6 +14,10 @@ use crate::cluster::ObjectKey;
 pub struct Plan {
     /// In this order. A step that fails stops those after it.
     pub steps: Vec<Step>,
+    /// The Kafka that steps on topics are for; absent means the installation's.
+    pub kafka: Option<Connection>,
+    /// The ClickHouse that steps on tables are for; absent means the installation's.
+    pub clickhouse: Option<Connection>,
 }
 
 /// One step. Each may be repeated: a crash between any two is followed by the same plan, shorter.
