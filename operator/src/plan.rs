@@ -12,6 +12,10 @@ use crate::cluster::ObjectKey;
 /// Steps of one reconcile; nothing to do is an empty plan.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// Where steps on topics go; the installation's Kafka when absent.
+    pub kafka: Option<Connection>,
+    /// Where steps on tables go; the installation's ClickHouse when absent.
+    pub clickhouse: Option<Connection>,
     /// In this order. A step that fails stops those after it.
     pub steps: Vec<Step>,
     /// The Kafka that steps on topics are for; absent means the installation's.
