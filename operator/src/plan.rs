@@ -18,10 +18,6 @@ pub struct Plan {
     pub clickhouse: Option<Connection>,
     /// In this order. A step that fails stops those after it.
     pub steps: Vec<Step>,
-    /// The Kafka that steps on topics are for; absent means the installation's.
-    pub kafka: Option<Connection>,
-    /// The ClickHouse that steps on tables are for; absent means the installation's.
-    pub clickhouse: Option<Connection>,
 }
 
 /// One step. Each may be repeated: a crash between any two is followed by the same plan, shorter.

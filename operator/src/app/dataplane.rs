@@ -20,6 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 const NAMED_MAX: usize = 3;
 
 /// What pods should run.
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// Name of the Revision.
     pub(crate) name: String,
