@@ -14,5 +14,6 @@ pub mod installation;
 pub mod kind;
 pub mod metrics;
 pub mod plan;
+pub mod queue;
 pub mod reports;
 pub mod settings;
