@@ -19,4 +19,5 @@ pub mod poller;
 pub mod queue;
 pub mod reports;
 pub mod settings;
+pub mod watch;
 pub mod workloads;
