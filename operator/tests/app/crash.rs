@@ -16,7 +16,8 @@ fn end_of(world: &World) -> BTreeMap<String, Value> {
         let mut conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter_mut().for_each(|condition| condition["lastTransitionTime"] = Value::Null);
         let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
-        let data: Vec<&String> = object.data["data"].as_object().into_iter().flat_map(|data| data.keys()).collect();
+        let data: Vec<&String> =
+            object.data["data"].as_object().into_iter().flat_map(|data| data.keys()).collect();
         let sequence = &object.data["spec"]["sequence"];
         end.insert(key.to_string(), json!([conditions, finalizers, data, sequence]));
     }
@@ -82,7 +83,8 @@ const STORIES: [Story; 4] = [
         name: "edited",
         before: || Box::pin(World::running(json!({}))),
         change: |world| {
-            let declared = json!([{"name": "purchase", "properties": [{"name": "total", "type": "Decimal"}]}]);
+            let declared =
+                json!([{"name": "purchase", "properties": [{"name": "total", "type": "Decimal"}]}]);
             let raw = json!({"partitions": 24, "retention": "9d"});
             world.app(json!({
                 "deletionPolicy": "Delete", "events": {"declared": declared}, "topics": {"raw": raw},

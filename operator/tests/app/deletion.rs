@@ -37,7 +37,12 @@ async fn under_delete_pods_let_go_first_and_then_all_goes_in_order() {
     let world = deleted().await;
     assert_eq!(world.settle().await, Next::After(Duration::from_secs(1)));
     assert!(world.sequences().is_empty(), "the Revisions are withdrawn");
-    world.expect("Ready", "False", "Progressing", "pods let go of the App first; awaited: `mr-shared-gateway-0`");
+    world.expect(
+        "Ready",
+        "False",
+        "Progressing",
+        "pods let go of the App first; awaited: `mr-shared-gateway-0`",
+    );
     assert_eq!(world.backends.topics_there().len(), 6);
     world.report();
     world.settle().await;
@@ -70,7 +75,12 @@ async fn a_back_end_that_is_away_is_named_until_a_person_says_go_on() {
     world.report();
     world.settle().await;
     world.expect("Ready", "False", "Progressing", "cannot remove the database: ClickHouse at");
-    world.expect("Reconciling", "True", "Progressing", "the annotation millrace.dev/skip-cleanup leaves it behind");
+    world.expect(
+        "Reconciling",
+        "True",
+        "Progressing",
+        "the annotation millrace.dev/skip-cleanup leaves it behind",
+    );
     assert!(world.backends.topics_there().is_empty(), "what can be removed is");
     world.pass(60 + 2 * 120 + 1);
     let Next::After(_) = world.settle().await else { panic!("it is tried again") };
@@ -83,7 +93,12 @@ async fn a_back_end_that_is_away_is_named_until_a_person_says_go_on() {
     world.app_with(metadata, app.data["spec"].clone());
     world.settle().await;
     assert!(!is_there(&world));
-    assert!(world.events().iter().any(|event| event.starts_with("CleanupSkipped: database left behind: ClickHouse")));
+    assert!(
+        world
+            .events()
+            .iter()
+            .any(|event| event.starts_with("CleanupSkipped: database left behind: ClickHouse"))
+    );
 }
 
 #[tokio::test]
@@ -111,7 +126,9 @@ async fn in_a_namespace_that_ends_what_cannot_be_removed_is_left_after_its_deadl
     world.pass(121);
     world.settle().await;
     assert!(!is_there(&world));
-    assert!(world.events().iter().any(|event| event.starts_with("CleanupSkipped: topics left behind: Kafka")));
+    assert!(
+        world.events().iter().any(|event| event.starts_with("CleanupSkipped: topics left behind: Kafka"))
+    );
     assert!(world.backends.databases_there().is_empty(), "what can be removed is");
 }
 
@@ -126,7 +143,12 @@ async fn what_belongs_to_another_is_not_deleted() {
     assert!(!is_there(&world));
     assert_eq!(world.backends.topics_there().len(), 6);
     assert_eq!(world.backends.databases_there().len(), 1);
-    assert!(world.events().iter().any(|event| event.contains("belong to App `default/shop` of cluster `cluster-b`")));
+    assert!(
+        world
+            .events()
+            .iter()
+            .any(|event| event.contains("belong to App `default/shop` of cluster `cluster-b`"))
+    );
 }
 
 #[tokio::test]
@@ -161,7 +183,12 @@ async fn an_account_that_is_gone_before_the_app_keeps_nobody_for_ever() {
     world.cluster.remove(&world.key(Kind::Secret, "account"));
     world.cluster.remove(&world.key(Kind::App, "shop"));
     world.settle().await;
-    world.expect("Ready", "False", "Progressing", "Secret `account` with the account for `kafka.shop:9092` is gone");
+    world.expect(
+        "Ready",
+        "False",
+        "Progressing",
+        "Secret `account` with the account for `kafka.shop:9092` is gone",
+    );
     world.pass(60 + 120 + 1);
     world.settle().await;
     assert!(!is_there(&world));

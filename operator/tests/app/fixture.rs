@@ -14,8 +14,8 @@ use millrace_crds::resolved::Role;
 use millrace_crds::state::{PodState, RefusedRevision, RunningRevision, ScopeState};
 use millrace_operator::apply::Settled;
 use millrace_operator::backends::memory::Memory as Backends;
-use millrace_operator::cluster::memory::Memory as Cluster;
 use millrace_operator::cluster::ObjectKey;
+use millrace_operator::cluster::memory::Memory as Cluster;
 use millrace_operator::context::{Accounts, Context, Next};
 use millrace_operator::kind::Kind;
 use millrace_operator::metrics::Metrics;
@@ -195,7 +195,12 @@ impl World {
     fn revisions_of(&self, scope: &str) -> Vec<Arc<DynamicObject>> {
         let objects = self.cluster.objects().into_iter().filter(|(key, _)| key.kind == Kind::Revision);
         let is_of = |object: &DynamicObject| {
-            object.metadata.labels.as_ref().and_then(|labels| labels.get(labels::SCOPE)).is_some_and(|s| s == scope)
+            object
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(labels::SCOPE))
+                .is_some_and(|s| s == scope)
         };
         objects.map(|(_, object)| object).filter(|object| is_of(object)).collect()
     }
@@ -274,7 +279,11 @@ impl World {
 }
 
 pub(crate) fn base64(text: &str) -> String {
-    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
+    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 fn unbase64(text: &str) -> String {

@@ -26,7 +26,12 @@ async fn a_rotation_overlaps_for_a_day_and_is_made_once() {
     world.report();
     let Next::After(wait) = world.settle().await else { panic!("the previous key ends by itself") };
     assert_eq!(wait.as_secs(), 86_400);
-    world.expect("Accepted", "True", "Ok", "the write key before the last rotation is taken until 2026-01-02T");
+    world.expect(
+        "Accepted",
+        "True",
+        "Ok",
+        "the write key before the last rotation is taken until 2026-01-02T",
+    );
 
     world.pass(86_401);
     world.settle().await;
@@ -56,7 +61,9 @@ async fn an_app_with_its_own_keys_keeps_the_generated_one_for_later_but_does_not
     let world = World::running(json!({})).await;
     let generated = world.own_value("write-key");
     world.secret("keys", &[("web", &"k".repeat(32))]);
-    world.app(json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}}));
+    world.app(
+        json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}}),
+    );
     world.settle().await;
     assert_eq!(key_names(&world), ["web"]);
     assert_eq!(world.own_value("write-key"), generated);
@@ -67,12 +74,21 @@ async fn an_app_with_its_own_keys_keeps_the_generated_one_for_later_but_does_not
 #[tokio::test]
 async fn damaged_keys_and_secrets_of_others_are_never_replaced() {
     for (labels, value, words) in [
-        (json!({"app.kubernetes.io/managed-by": "millrace-operator"}), "{}", "is damaged; restore the Secret from a backup"),
+        (
+            json!({"app.kubernetes.io/managed-by": "millrace-operator"}),
+            "{}",
+            "is damaged; restore the Secret from a backup",
+        ),
         (json!({}), "{}", "Secret `millrace-shop` exists and was not made by Millrace"),
     ] {
         let world = World::new();
         let data = json!({"privacy-keys": crate::fixture::base64(value)});
-        world.put(Kind::Secret, "default", "millrace-shop", json!({"metadata": {"labels": labels}, "data": data}));
+        world.put(
+            Kind::Secret,
+            "default",
+            "millrace-shop",
+            json!({"metadata": {"labels": labels}, "data": data}),
+        );
         world.app(json!({}));
         world.settle().await;
         world.expect("Accepted", "False", "SecretUnusable", words);

@@ -18,7 +18,12 @@ async fn a_pod_that_refuses_is_heard_in_its_own_words() {
     let words = "(and 2 more pods) refuses Revision `shop-2` and runs the one before: the privacy keys";
     world.expect("DataplaneReady", "False", "RevisionRefused", words);
     world.expect("Stalled", "True", "RevisionRefused", "");
-    assert!(world.events().iter().any(|event| event.starts_with("RevisionRefused: DataplaneReady: pod `mr-shared")));
+    assert!(
+        world
+            .events()
+            .iter()
+            .any(|event| event.starts_with("RevisionRefused: DataplaneReady: pod `mr-shared"))
+    );
 }
 
 #[tokio::test]
@@ -44,7 +49,8 @@ async fn a_young_pod_does_not_end_readiness_and_one_that_stays_silent_does() {
 #[tokio::test]
 async fn the_access_rules_count_too() {
     let world = World::running(json!({})).await;
-    let labels = json!({"labels": {labels::MANAGED_BY: labels::MANAGER, labels::SCOPE: labels::SCOPE_ACCESS}});
+    let labels =
+        json!({"labels": {labels::MANAGED_BY: labels::MANAGER, labels::SCOPE: labels::SCOPE_ACCESS}});
     let spec = json!({"sequence": 4, "format": "v1", "config": "{}"});
     world.put(Kind::Revision, "default", "access-4", json!({"metadata": labels, "spec": spec}));
     world.pass(61);
@@ -67,7 +73,12 @@ async fn a_share_of_the_pods_goes_first_and_only_they_count() {
     let pods = world.cluster.objects().into_keys().filter(|key| key.kind == Kind::Pod);
     let taking = pods.filter(|pod| state::takes(&pod.name, "shop-2", 50)).count();
     assert_eq!(world.status()["revision"]["total"], taking);
-    world.expect("DataplaneReady", "False", "Progressing", &format!("0 of {taking} pods run Revision `shop-2`"));
+    world.expect(
+        "DataplaneReady",
+        "False",
+        "Progressing",
+        &format!("0 of {taking} pods run Revision `shop-2`"),
+    );
     world.report();
     world.settle().await;
     let words = format!("{taking} of 22 pods are the 50 percent that take Revision `shop-2`, and run it");
@@ -97,7 +108,12 @@ async fn a_held_app_publishes_nothing_newer_and_says_so() {
     world.app_with(metadata, json!({"events": {"conversions": ["purchase"]}}));
     world.settle().await;
     assert_eq!(world.sequences(), [1]);
-    world.expect("Accepted", "True", "Held", "`millrace-operator rollback shop -n default --resume` publishes");
+    world.expect(
+        "Accepted",
+        "True",
+        "Held",
+        "`millrace-operator rollback shop -n default --resume` publishes",
+    );
     world.expect("Ready", "True", "Ok", "");
     world.app(json!({"events": {"conversions": ["purchase"]}}));
     world.settle().await;

@@ -20,7 +20,11 @@ async fn a_new_app_gets_keys_topics_tables_and_a_revision_and_is_ready_once_all_
         world.cluster.writes().iter().map(|write| format!("{} {}", write.verb, write.key)).collect();
     assert_eq!(
         verbs,
-        ["apply Secret default/millrace-shop", "apply Revision default/shop-1", "set the status of App default/shop"]
+        [
+            "apply Secret default/millrace-shop",
+            "apply Revision default/shop-1",
+            "set the status of App default/shop"
+        ]
     );
     assert_eq!(world.backends.topics_there().len(), 6);
     assert_eq!(world.backends.databases_there()["millrace_default__shop"].len(), 6);
@@ -48,7 +52,8 @@ async fn a_new_app_gets_keys_topics_tables_and_a_revision_and_is_ready_once_all_
 
 #[tokio::test]
 async fn a_second_reconcile_of_anything_writes_nothing() {
-    let specs = [json!({}), json!({"deletionPolicy": "Delete"}), json!({"topics": {"raw": {"partitions": 0}}})];
+    let specs =
+        [json!({}), json!({"deletionPolicy": "Delete"}), json!({"topics": {"raw": {"partitions": 0}}})];
     for spec in specs {
         let world = World::new();
         world.app(spec);
@@ -102,7 +107,12 @@ async fn everything_wrong_is_said_at_once_and_the_old_revision_stays() {
     }));
     world.settle().await;
     world.expect("Accepted", "False", "Invalid", "spec.storage.retention: `1h` is not between 1d and 3650d");
-    world.expect("Accepted", "False", "Invalid", "there is no Secret `keys` in this namespace; add it, with the label");
+    world.expect(
+        "Accepted",
+        "False",
+        "Invalid",
+        "there is no Secret `keys` in this namespace; add it, with the label",
+    );
     world.expect("Ready", "False", "Invalid", "Accepted: ");
     world.expect("Stalled", "True", "Invalid", "");
     assert_eq!(world.sequences(), [1]);
@@ -125,14 +135,26 @@ async fn an_app_that_is_not_understood_says_where() {
 #[tokio::test]
 async fn a_missing_secret_is_awaited_and_one_without_the_label_is_not_used() {
     let world = World::new();
-    world.app(json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}}));
+    world.app(
+        json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}}),
+    );
     world.pods();
     let next = world.settle().await;
     world.expect("Accepted", "False", "SecretUnusable", "there is no Secret `keys`");
     assert!(matches!(next, Next::After(_)));
-    world.put(Kind::Secret, "default", "keys", json!({"data": {"web": crate::fixture::base64(&"k".repeat(32))}}));
+    world.put(
+        Kind::Secret,
+        "default",
+        "keys",
+        json!({"data": {"web": crate::fixture::base64(&"k".repeat(32))}}),
+    );
     world.settle().await;
-    world.expect("Accepted", "False", "SecretUnusable", "not labelled for use by Millrace; give it the label");
+    world.expect(
+        "Accepted",
+        "False",
+        "SecretUnusable",
+        "not labelled for use by Millrace; give it the label",
+    );
     assert!(world.sequences().is_empty());
     world.secret("keys", &[("web", &"k".repeat(32))]);
     world.settle().await;
@@ -185,7 +207,10 @@ async fn a_broken_clickhouse_is_said_and_a_running_app_keeps_its_revision() {
 async fn partitions_never_shrink_and_only_grow_by_multiples() {
     let world = World::running(json!({})).await;
     for (partitions, words) in [
-        (6, "topic `millrace.default.shop.events-raw` has 12 partitions and cannot shrink to 6; set at least 12"),
+        (
+            6,
+            "topic `millrace.default.shop.events-raw` has 12 partitions and cannot shrink to 6; set at least 12",
+        ),
         (18, "can only grow to a multiple of that, not to 18; set 24"),
     ] {
         world.app(json!({"topics": {"raw": {"partitions": partitions}}}));
@@ -198,11 +223,17 @@ async fn partitions_never_shrink_and_only_grow_by_multiples() {
 
 #[tokio::test]
 async fn a_column_of_another_type_is_refused_with_both_definitions() {
-    let declared = |kind: &str| json!([{"name": "purchase", "properties": [{"name": "total", "type": kind}]}]);
+    let declared =
+        |kind: &str| json!([{"name": "purchase", "properties": [{"name": "total", "type": kind}]}]);
     let world = World::running(json!({"events": {"declared": declared("Decimal")}})).await;
     world.app(json!({"events": {"declared": declared("String")}}));
     world.settle().await;
-    world.expect("SchemaReady", "False", "Incompatible", "`millrace_default__shop`.`events` cannot be changed in place");
+    world.expect(
+        "SchemaReady",
+        "False",
+        "Incompatible",
+        "`millrace_default__shop`.`events` cannot be changed in place",
+    );
     assert_eq!(world.sequences(), [1]);
 }
 
@@ -220,7 +251,12 @@ async fn topics_and_databases_of_another_owner_are_left_alone() {
     let comment = serde_json::to_string(&stranger("cluster-b", "7")).unwrap();
     world.backends.put_database("millrace_default__shop", &comment);
     world.settle().await;
-    world.expect("TopicsReady", "False", "OwnedByAnother", "belong to App `default/shop` (uid `7`) of cluster `cluster-b`");
+    world.expect(
+        "TopicsReady",
+        "False",
+        "OwnedByAnother",
+        "belong to App `default/shop` (uid `7`) of cluster `cluster-b`",
+    );
     world.expect("TopicsReady", "False", "OwnedByAnother", "choose another App name or prefix");
     world.expect("SchemaReady", "False", "OwnedByAnother", "of cluster `cluster-b`, not to App");
     assert_eq!(world.backends.take_writes(), Vec::<String>::new());
@@ -241,13 +277,19 @@ async fn a_topic_that_nobody_claimed_is_not_taken() {
     let name = "millrace.default.shop.seen".to_owned();
     world.backends.put_topic(Observed { name, partitions: 12, retention_ms: 1, retention_bytes: None });
     world.settle().await;
-    world.expect("TopicsReady", "False", "OwnedByAnother", "`millrace.default.shop.seen` exists and no App has claimed it");
+    world.expect(
+        "TopicsReady",
+        "False",
+        "OwnedByAnother",
+        "`millrace.default.shop.seen` exists and no App has claimed it",
+    );
 }
 
 #[tokio::test]
 async fn one_key_cannot_open_two_apps() {
     let world = World::new();
-    let spec = json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}});
+    let spec =
+        json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "keys", "key": "web"}}]}});
     world.secret("keys", &[("web", &"k".repeat(32))]);
     world.app(spec.clone());
     world.settle().await;
@@ -262,7 +304,12 @@ async fn one_key_cannot_open_two_apps() {
     // For the App that comes second, the key is taken.
     world.cluster.remove(&world.key(Kind::Revision, "shop-1"));
     world.settle().await;
-    world.expect("Accepted", "False", "Invalid", "write key `web` opens App `blog` already; give each App its own");
+    world.expect(
+        "Accepted",
+        "False",
+        "Invalid",
+        "write key `web` opens App `blog` already; give each App its own",
+    );
 }
 
 #[tokio::test]
@@ -270,7 +317,12 @@ async fn too_few_copies_are_said_with_their_number_and_keep_nobody_from_being_re
     let world = World::running(json!({})).await;
     world.backends.set_durability(Durability { replication: 1, in_sync_min: 1 });
     world.settle().await;
-    world.expect("Durable", "False", "TooFewReplicas", "each partition has 1 copies, of which 1 must have an event");
+    world.expect(
+        "Durable",
+        "False",
+        "TooFewReplicas",
+        "each partition has 1 copies, of which 1 must have an event",
+    );
     world.expect("Ready", "True", "Ok", "");
 }
 
@@ -310,7 +362,12 @@ async fn a_paused_app_is_only_watched() {
     world.app_with(metadata, json!({"deletionPolicy": "Delete", "events": {"conversions": ["purchase"]}}));
     world.pod(Role::Ingest, "1", "True");
     world.settle().await;
-    world.expect("Accepted", "True", "Paused", "nothing is written until the annotation millrace.dev/paused is gone");
+    world.expect(
+        "Accepted",
+        "True",
+        "Paused",
+        "nothing is written until the annotation millrace.dev/paused is gone",
+    );
     assert_eq!(world.sequences(), [1]);
     assert!(world.cluster.writes().iter().all(|write| write.verb == "set the status of"));
     assert_eq!(world.backends.take_writes(), Vec::<String>::new());
@@ -323,9 +380,14 @@ async fn a_bad_integration_is_left_out_and_named() {
     world.put(Kind::Integration, "default", "crm", json!({"spec": {"webhook": webhook}}));
     world.settle().await;
     world.expect("Accepted", "True", "Ok", "without Integration `crm`, which has problems of its own");
-    world.put(Kind::Integration, "default", "crm", json!({"spec": {"webhook": {
-        "url": "https://crm.example/hook", "signingSecretRef": {"name": "s", "key": "k"},
-    }}}));
+    world.put(
+        Kind::Integration,
+        "default",
+        "crm",
+        json!({"spec": {"webhook": {
+            "url": "https://crm.example/hook", "signingSecretRef": {"name": "s", "key": "k"},
+        }}}),
+    );
     world.settle().await;
     assert!(world.config()["integrations"]["crm"].is_object());
 }
