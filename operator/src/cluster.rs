@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 
+pub mod live;
 pub mod memory;
+mod store;
 
 /// Field manager of everything the operator applies; the one owner of those fields.
 pub const MANAGER: &str = "millrace-operator";
