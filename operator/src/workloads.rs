@@ -4,6 +4,7 @@
 
 mod admission;
 mod expose;
+pub mod golden;
 mod identity;
 mod pod;
 mod service;
@@ -195,6 +196,3 @@ impl Part<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
