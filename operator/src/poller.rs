@@ -177,7 +177,8 @@ impl Asker {
         // A `ByteString` is read from base64.
         let token = value.and_then(|value| serde_json::from_value::<k8s_openapi::ByteString>(value).ok());
         let token = token.and_then(|token| String::from_utf8(token.0).ok()).map(Sensitive::new);
-        let token = token.ok_or_else(|| unreadable(format!("there is no text under `{}`", labels::STATE_TOKEN)))?;
+        let token =
+            token.ok_or_else(|| unreadable(format!("there is no text under `{}`", labels::STATE_TOKEN)))?;
         self.lock().insert(namespace.to_owned(), (token.clone(), now));
         Ok(token)
     }

@@ -42,7 +42,8 @@ impl HttpPods {
         let mut answer = request.send().await.map_err(|error| unreachable(address, &error))?;
         let status = answer.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let message = format!("`{address}` does not know the token ({status}); it may not have read it yet");
+            let message =
+                format!("`{address}` does not know the token ({status}); it may not have read it yet");
             return Err(BackendError { reason: reason::REFUSED, message, retryable: true });
         }
         if !status.is_success() {
@@ -102,7 +103,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_pod_is_believed_only_when_it_knows_the_token_and_speaks_our_words() {
-        let state = r#"{"pod":"a","role":"ingest","version":"0.1.0","formatMax":"v1","ready":true,"newer":1}"#;
+        let state =
+            r#"{"pod":"a","role":"ingest","version":"0.1.0","formatMax":"v1","ready":true,"newer":1}"#;
         let answer = move |headers: HeaderMap| async move {
             let known = headers.get("authorization").is_some_and(|value| value == "Bearer right");
             if known { (StatusCode::OK, state) } else { (StatusCode::UNAUTHORIZED, "") }
@@ -125,7 +127,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/state", listener.local_addr().unwrap());
         drop(listener);
-        let error = HttpPods::new().unwrap().state(&address, &Sensitive::new(String::new())).await.unwrap_err();
+        let error =
+            HttpPods::new().unwrap().state(&address, &Sensitive::new(String::new())).await.unwrap_err();
         assert_eq!(error.reason, reason::UNREACHABLE);
         assert!(error.message.contains("refused"), "{error}");
     }

@@ -66,9 +66,17 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
         gathered.revisions.iter().filter(|revision| revision.scope == SCOPE_ACCESS).collect();
     let problems = problems(gathered);
     if gathered.apps.is_empty() {
-        return Access { problems, publish: None, newest: None, outdated: revisions, held: None, obstacle: None };
+        return Access {
+            problems,
+            publish: None,
+            newest: None,
+            outdated: revisions,
+            held: None,
+            obstacle: None,
+        };
     }
-    let held = revisions.iter().rev().find(|revision| revision.is_held).map(|revision| revision.name.as_str());
+    let held =
+        revisions.iter().rev().find(|revision| revision.is_held).map(|revision| revision.name.as_str());
     let wanted = next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions);
     let refused = problems.iter().find(|(_, of)| !of.is_empty());
     let obstacle = match refused {
@@ -133,8 +141,9 @@ fn problems(gathered: &Gathered) -> BTreeMap<&str, Vec<Problem>> {
 
 fn too_large(namespace: &str, name: &str, size: usize) -> Vec<Problem> {
     let mut report = Report::new(ObjectRef::new("RolePolicy", namespace, name));
-    let message =
-        format!("all policies of the namespace together compile to {size} bytes, more than {CONFIG_BYTES_MAX}");
+    let message = format!(
+        "all policies of the namespace together compile to {size} bytes, more than {CONFIG_BYTES_MAX}"
+    );
     report.add(&Path::root("spec"), message, "bind groups by a claim instead of people one by one");
     report.into_problems()
 }
@@ -167,8 +176,7 @@ fn next(config: Option<AccessConfig>, rollout: Rollout, revisions: &[&Published]
     let config = config?;
     let text = canonical(&config);
     let last = revisions.last();
-    let says_the_same =
-        |spec: &RevisionSpec| hash(&spec.config) == hash(&text) && spec.rollout == rollout;
+    let says_the_same = |spec: &RevisionSpec| hash(&spec.config) == hash(&text) && spec.rollout == rollout;
     if last.and_then(|last| last.spec.as_ref()).is_some_and(says_the_same) {
         return None;
     }
@@ -177,7 +185,11 @@ fn next(config: Option<AccessConfig>, rollout: Rollout, revisions: &[&Published]
 }
 
 /// All but the newest ones, what every pod runs, and what is held.
-fn outdated<'a>(gathered: &Gathered, revisions: Vec<&'a Published>, is_publishing: bool) -> Vec<&'a Published> {
+fn outdated<'a>(
+    gathered: &Gathered,
+    revisions: Vec<&'a Published>,
+    is_publishing: bool,
+) -> Vec<&'a Published> {
     let kept = KEPT - usize::from(is_publishing);
     let older = revisions.len().saturating_sub(kept);
     let good = pods::run_by_all(&gathered.pods, SCOPE_ACCESS);
