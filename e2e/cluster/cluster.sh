@@ -20,7 +20,7 @@ kubeconfig="$state/kubeconfig"
 # shellcheck disable=SC2034 # used by those that source this
 {
   address=10.80.0.1
-  node=node-1
+  node="node-1"
   pod_cidr=10.244.0.0/16
   node_pod_cidr=10.244.0.0/24
   service_cidr=10.96.0.0/16

@@ -1,6 +1,8 @@
 //! What the reconciles ask of the back ends: topics, tables, and what pods say of themselves. Each has a live
 //! implementation and one in memory.
 
+pub mod memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

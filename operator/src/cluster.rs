@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 
+pub mod memory;
+
 /// Field manager of everything the operator applies; the one owner of those fields.
 pub const MANAGER: &str = "millrace-operator";
 /// Field manager of status.
@@ -33,6 +35,47 @@ impl ObjectKey {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
     }
+}
+
+impl ObjectKey {
+    /// The place of an object; `None` for one without a name or of a kind that is not ours to know.
+    pub fn of(object: &DynamicObject) -> Option<Self> {
+        let types = object.types.as_ref()?;
+        let kind = Kind::ALL.into_iter().find(|kind| {
+            let resource = kind.resource();
+            resource.kind == types.kind && resource.api_version == types.api_version
+        })?;
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        Some(Self::new(kind, namespace, object.metadata.name.as_deref()?))
+    }
+}
+
+/// Something happened to an object.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// To which.
+    pub key: ObjectKey,
+    /// Its state, or its last one.
+    pub object: Arc<DynamicObject>,
+    /// Whether it is there no more.
+    pub is_gone: bool,
+    /// Who did it.
+    pub author: Author,
+}
+
+/// Who changed an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// This process.
+    Us,
+    /// Anybody else.
+    Others,
+}
+
+/// Whether an object carries all these labels.
+pub(crate) fn has_labels(object: &DynamicObject, labels: &BTreeMap<&str, &str>) -> bool {
+    let of = |name: &str| object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    labels.iter().all(|(name, value)| of(name).is_some_and(|is| is == value))
 }
 
 impl fmt::Display for ObjectKey {

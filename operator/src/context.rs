@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_crds::resolved::{Credentials, Role};
 
-use crate::apply::ApplyError;
+use crate::apply::{ApplyError, Settled};
 use crate::backends::{BackendError, Backends};
 use crate::cluster::{Cluster, ClusterError};
 use crate::installation::Installation;
@@ -30,15 +30,21 @@ pub struct Context {
     pub random: fn(&mut [u8]),
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What the API server made of our intents, kept from round to round.
+    pub settled: Arc<Settled>,
 }
 
 /// Accounts on the installation's back ends, one per role; read from files at start and when they change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// Kafka, by role.
     pub kafka: std::collections::BTreeMap<Role, Credentials>,
     /// ClickHouse, by role.
     pub clickhouse: std::collections::BTreeMap<Role, Credentials>,
+    /// The operator's own on Kafka.
+    pub kafka_operator: Option<Credentials>,
+    /// The operator's own on ClickHouse.
+    pub clickhouse_operator: Option<Credentials>,
 }
 
 /// When to look at an object again if nothing wakes it before.

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backends;
 pub mod cluster;
 pub mod context;
+mod fields;
 pub mod generate;
 pub mod installation;
 pub mod kind;

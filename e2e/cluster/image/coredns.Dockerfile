@@ -1,0 +1,4 @@
+# DNS of the test cluster: one static program.
+FROM scratch
+COPY coredns /coredns
+ENTRYPOINT ["/coredns"]
