@@ -2,6 +2,7 @@
 //! implementation and one in memory.
 
 pub mod memory;
+pub mod record;
 
 use std::sync::Arc;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::kind::Kind;
 
 pub mod memory;
+pub mod overlay;
 
 /// Field manager of everything the operator applies; the one owner of those fields.
 pub const MANAGER: &str = "millrace-operator";
