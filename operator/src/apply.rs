@@ -154,11 +154,7 @@ enum Written {
     No,
 }
 
-async fn apply(
-    context: &Context,
-    key: &ObjectKey,
-    intent: &DynamicObject,
-) -> Result<Written, ClusterError> {
+async fn apply(context: &Context, key: &ObjectKey, intent: &DynamicObject) -> Result<Written, ClusterError> {
     let hash = intent_hash(intent);
     if let Some(stored) = context.cluster.get(key).await?
         && carries(&stored, &hash)
@@ -189,11 +185,7 @@ async fn delete(context: &Context, key: &ObjectKey, uid: &str) -> Result<Written
     Ok(Written::Yes)
 }
 
-async fn finalize(
-    context: &Context,
-    key: &ObjectKey,
-    finalizer: Presence,
-) -> Result<Written, ClusterError> {
+async fn finalize(context: &Context, key: &ObjectKey, finalizer: Presence) -> Result<Written, ClusterError> {
     let Some(stored) = context.cluster.get(key).await? else { return Ok(Written::No) };
     let mut finalizers = stored.metadata.finalizers.clone().unwrap_or_default();
     let is_there = finalizers.iter().any(|name| name == FINALIZER);
@@ -248,7 +240,9 @@ fn in_words(step: &Step) -> String {
     match step {
         Step::ClaimTopics { app, .. } => format!("claim the topics of `{app}`"),
         Step::Topic(Change::Create(topic)) => format!("create topic `{}`", topic.name),
-        Step::Topic(Change::Grow { name, from, to }) => format!("grow topic `{name}` from {from} to {to} partitions"),
+        Step::Topic(Change::Grow { name, from, to }) => {
+            format!("grow topic `{name}` from {from} to {to} partitions")
+        }
         Step::Topic(Change::SetRetention { name, .. }) => format!("change the retention of topic `{name}`"),
         Step::Statement(statement) => format!("change `{}` in ClickHouse", statement.object),
         Step::DeleteTopics { app, .. } => format!("delete the topics of `{app}`"),

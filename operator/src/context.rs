@@ -34,6 +34,26 @@ pub struct Context {
     pub settled: Arc<Settled>,
 }
 
+/// A context around these, for tests and benchmarks: a small installation, no accounts, random bytes that are none.
+pub fn for_tests(cluster: Arc<dyn Cluster>, backends: Arc<dyn Backends>) -> Context {
+    let installation = serde_json::json!({
+        "image": {"reference": "millrace-dataplane:test"},
+        "kafka": {"brokers": "kafka:9092"},
+        "clickhouse": {"url": "http://clickhouse:8123"},
+    });
+    Context {
+        cluster,
+        backends,
+        reports: Arc::new(Reports::default()),
+        installation: Arc::new(serde_json::from_value(installation).expect("written here")),
+        accounts: Arc::new(Accounts::default()),
+        cluster_id: "test".to_owned(),
+        random: |bytes| bytes.fill(7),
+        metrics: Arc::new(Metrics::new().expect("every name is registered once")),
+        settled: Arc::new(Settled::default()),
+    }
+}
+
 /// Accounts on the installation's back ends, one per role; read from files at start and when they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {

@@ -13,5 +13,6 @@ pub mod installation;
 pub mod kind;
 pub mod metrics;
 pub mod plan;
+pub mod queue;
 pub mod reports;
 pub mod settings;

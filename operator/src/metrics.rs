@@ -51,7 +51,12 @@ impl Metrics {
             reconcile_seconds: histogram(r)?,
             plans: counters(r, "plans", "Plans carried out, by whether they wrote anything.", &["outcome"])?,
             writes: counters(r, "writes", "Writes to the API server.", &["kind", "verb"])?,
-            cluster_errors: counters(r, "cluster_errors", "Failed calls of the API server.", &["verb", "class"])?,
+            cluster_errors: counters(
+                r,
+                "cluster_errors",
+                "Failed calls of the API server.",
+                &["verb", "class"],
+            )?,
             backend_steps: counters(r, "backend_steps", "Steps on back ends.", &["outcome"])?,
             queue_depth: gauge(r, "queue_depth", "Keys that are due and wait.")?,
             queue_oldest_seconds: queue_oldest(r)?,

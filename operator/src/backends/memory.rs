@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use millrace_crds::conditions::reason;
 use millrace_crds::names::AppId;
 use millrace_crds::resolved::Sensitive;
-use millrace_crds::schema::{self, Claim, Observed as ObservedSchema, ObservedTable, Owner, Schema, Statement};
+use millrace_crds::schema::{
+    self, Claim, Observed as ObservedSchema, ObservedTable, Owner, Schema, Statement,
+};
 use millrace_crds::state::PodState;
 use millrace_crds::topics::{Change, Observed};
 
@@ -352,7 +354,8 @@ impl Tables for Place {
                 clickhouse.databases.entry(database).or_default().comment = comment;
                 Ok(())
             }
-            Some(Meaning::Table { database, name, becomes }) => match clickhouse.databases.get_mut(&database) {
+            Some(Meaning::Table { database, name, becomes }) => match clickhouse.databases.get_mut(&database)
+            {
                 Some(database) => {
                     database.tables.insert(name, becomes);
                     Ok(())
@@ -364,7 +367,8 @@ impl Tables for Place {
     }
 
     async fn drop_database(&self, database: &str, owner: &Owner) -> Result<(), BackendError> {
-        let mut world = self.called(Which::ClickHouse, Effect::Writes, format!("drop database {database}"))?;
+        let mut world =
+            self.called(Which::ClickHouse, Effect::Writes, format!("drop database {database}"))?;
         let databases = &mut world.clickhouse(&self.endpoint).databases;
         let Some(found) = databases.get(database) else { return Ok(()) };
         schema::claim(database, Some(&found.comment), owner)
@@ -401,7 +405,10 @@ fn desired_object(desired: &Schema, name: &str, observed: &ObservedSchema) -> Op
         return Some(ObservedTable {
             engine: "MaterializedView".to_owned(),
             as_select: view.select.clone(),
-            create_table_query: format!("CREATE MATERIALIZED VIEW v TO {}.{} AS", desired.database, view.target),
+            create_table_query: format!(
+                "CREATE MATERIALIZED VIEW v TO {}.{} AS",
+                desired.database, view.target
+            ),
             ..ObservedTable::default()
         });
     }
