@@ -3,6 +3,7 @@
 //! [`installation`] is what is set; [`kind`], [`cluster`] and [`backends`] say what is read and written, [`plan`] what is
 //! to be done and [`apply`] does it.
 
+pub mod app;
 pub mod apply;
 pub mod backends;
 pub mod cluster;
