@@ -26,6 +26,8 @@ pub struct Context {
     pub accounts: Arc<Accounts>,
     /// Id of this cluster in claims.
     pub cluster_id: String,
+    /// The operator's own namespace: from there alone pods let their admin port be reached.
+    pub operator_namespace: String,
     /// Fills with random bytes; a fixed sequence in tests.
     pub random: fn(&mut [u8]),
     /// Metrics.
