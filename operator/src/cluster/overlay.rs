@@ -251,9 +251,10 @@ impl Cluster for Overlay {
         key: &ObjectKey,
         finalizers: Vec<String>,
     ) -> Result<(), ClusterError> {
-        let before = self.get(key).await?.filter(|before| {
-            before.metadata.resource_version == object.metadata.resource_version
-        });
+        let before = self
+            .get(key)
+            .await?
+            .filter(|before| before.metadata.resource_version == object.metadata.resource_version);
         let Some(before) = before else { return Err(ClusterError::Conflict { key: key.clone() }) };
         let is_gone = finalizers.is_empty() && before.metadata.deletion_timestamp.is_some();
         let mut value = as_value(&before);
@@ -321,7 +322,8 @@ fn select(value: &Value, names: &Value) -> Value {
                     return serde_json::from_str(text).ok();
                 }
                 let keys: Value = serde_json::from_str(name.strip_prefix("k:")?).ok()?;
-                let is_it = |item: &&Value| keys.as_object().into_iter().flatten().all(|(key, is)| &item[key] == is);
+                let is_it =
+                    |item: &&Value| keys.as_object().into_iter().flatten().all(|(key, is)| &item[key] == is);
                 Some(select(items.iter().find(is_it)?, below))
             });
             Value::Array(chosen.collect())

@@ -1,6 +1,6 @@
 use super::*;
-use crate::cluster::memory::Memory;
 use crate::cluster::Severity;
+use crate::cluster::memory::Memory;
 
 fn at() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -145,7 +145,10 @@ async fn a_status_is_seen_and_is_no_change() {
 async fn a_persons_object_replaces_the_spec_and_keeps_the_status() {
     let (memory, overlay) = below();
     let key = key(Kind::App, "shop");
-    memory.put(&key, &json!({"metadata": {"labels": {"a": "1"}}, "spec": {"x": 1, "y": 2}, "status": {"s": 1}}));
+    memory.put(
+        &key,
+        &json!({"metadata": {"labels": {"a": "1"}}, "spec": {"x": 1, "y": 2}, "status": {"s": 1}}),
+    );
     overlay.lay(&key, &json!({"metadata": {"labels": {"b": "2"}}, "spec": {"x": 3}})).await.unwrap();
     let after = overlay.get(&key).await.unwrap().unwrap();
     assert_eq!((&after.data["spec"], &after.data["status"]), (&json!({"x": 3}), &json!({"s": 1})));
