@@ -223,9 +223,8 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 
 /// When to try again what does not hold because of something outside: the longer it fails, the later.
 fn retry(status: &AppStatus, now: Timestamp) -> Option<Duration> {
-    let fails = |kind: &str| {
-        status.conditions.iter().find(|c| c.type_ == kind && c.status != Status::True.as_str())
-    };
+    let fails =
+        |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && c.status != Status::True.as_str());
     let failing = [TOPICS_READY, SCHEMA_READY, DURABLE].into_iter().filter_map(fails);
     let failing = failing.filter(|condition| condition.reason != reason::TOO_FEW_REPLICAS);
     let backed_off = failing.map(|condition| {

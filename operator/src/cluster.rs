@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 
+pub mod direct;
 pub mod memory;
 pub mod overlay;
 

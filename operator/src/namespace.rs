@@ -56,9 +56,11 @@ pub async fn reconcile(context: &Context, namespace: &str, now: Timestamp) -> Re
 /// When to look again if no watch says so earlier.
 fn next(gathered: &Gathered, access: &access::Access<'_>) -> Next {
     let planes = gathered.planes();
-    let waits_for_keys = planes.values().flatten().filter(|member| member.live.is_some()).any(|member| {
-        gathered.text(&labels::app_secret(&member.id), labels::PRIVACY_KEYS).is_none()
-    });
+    let waits_for_keys = planes
+        .values()
+        .flatten()
+        .filter(|member| member.live.is_some())
+        .any(|member| gathered.text(&labels::app_secret(&member.id), labels::PRIVACY_KEYS).is_none());
     let is_starting = access.newest.as_ref().is_some_and(|newest| newest.progress.starting > 0);
     let names_secrets = gathered.integrations.iter().any(|found| found.typed.is_ok())
         || gathered.apps.iter().any(|app| app.typed.as_ref().is_ok_and(|app| app.spec.connections.is_some()));

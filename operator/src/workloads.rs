@@ -105,7 +105,8 @@ pub fn labels_of(plane: &str, role: Option<Role>) -> BTreeMap<String, String> {
 
 /// A typed object as an intent.
 pub fn intended(kind: Kind, object: &impl Serialize) -> Intended {
-    let value = serde_json::to_value(object).expect("types of Kubernetes have text keys and no failing field");
+    let value =
+        serde_json::to_value(object).expect("types of Kubernetes have text keys and no failing field");
     from_json(kind, value)
 }
 

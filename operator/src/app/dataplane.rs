@@ -134,9 +134,8 @@ fn refused(target: &Target, standings: &[(&PodSeen, Standing)]) -> Option<Verdic
 }
 
 fn unready_for_long(pods: &[PodSeen], now: Timestamp) -> Option<Verdict> {
-    let is_long = |pod: &&PodSeen| {
-        pod.unready_since.is_some_and(|since| now.duration_since(since) > UNREADY_MAX)
-    };
+    let is_long =
+        |pod: &&PodSeen| pod.unready_since.is_some_and(|since| now.duration_since(since) > UNREADY_MAX);
     let named = names(pods.iter().filter(is_long))?;
     let message = format!(
         "not ready for more than {} min: {named}; `kubectl describe pod` and `kubectl logs` say why",
@@ -178,9 +177,8 @@ fn behind(
 /// Pods that are not taken into service yet. Once all were, a role is missed only when none of its pods is left.
 fn starting(pods: &[PodSeen], before: Before) -> Option<Verdict> {
     let is_served = |role: Role| pods.iter().any(|pod| pod.role == role && pod.unready_since.is_none());
-    let is_awaited = |pod: &&PodSeen| {
-        pod.unready_since.is_some() && (before == Before::NotReady || !is_served(pod.role))
-    };
+    let is_awaited =
+        |pod: &&PodSeen| pod.unready_since.is_some() && (before == Before::NotReady || !is_served(pod.role));
     let named = names(pods.iter().filter(is_awaited))?;
     Some(Verdict::new(Status::False, reason::PROGRESSING, &format!("not ready yet: {named}")))
 }

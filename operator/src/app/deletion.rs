@@ -160,7 +160,11 @@ struct End<'a> {
 impl End<'_> {
     fn is_skipped(&self, is_late: bool) -> bool {
         let is_asked = self.gathered.object.annotation(SKIP_CLEANUP_ANNOTATION).is_some();
-        is_asked || (is_late && (self.is_hopeless || self.connection(What::Topics).is_err() || self.connection(What::Database).is_err()))
+        is_asked
+            || (is_late
+                && (self.is_hopeless
+                    || self.connection(What::Topics).is_err()
+                    || self.connection(What::Database).is_err()))
     }
 
     async fn tell(&self, note: &str) {

@@ -39,9 +39,8 @@ pub(crate) async fn observe(context: &Context, id: &AppId, owner: &Owner, valid:
     let topics = context.backends.topics(valid.kafka.as_ref());
     let tables = context.backends.tables(valid.clickhouse.as_ref());
     let desired = schema::of_app(&valid.config);
-    let ask_topics = async {
-        Ok(TopicsSeen { owner: topics.owner(id).await?, found: topics.observe(&names).await? })
-    };
+    let ask_topics =
+        async { Ok(TopicsSeen { owner: topics.owner(id).await?, found: topics.observe(&names).await? }) };
     let (topics, tables) = tokio::join!(
         boxed("Kafka", valid.kafka.as_ref(), ask_topics),
         boxed("ClickHouse", valid.clickhouse.as_ref(), tables.plan(&desired, owner)),

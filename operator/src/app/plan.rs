@@ -59,7 +59,8 @@ pub(crate) fn finalizer(gathered: &Gathered) -> Plan {
 pub(crate) fn plan(gathered: &Gathered, valid: &Valid, seen: &BackendsSeen, owner: &Owner) -> Planned {
     let mut keys = finalizer(gathered);
     keys.steps.push(objects::own_secret(&gathered.id, &valid.keys.data, &valid.keys.annotations));
-    let on_backends = |steps| Plan { steps, kafka: valid.kafka.clone(), clickhouse: valid.clickhouse.clone() };
+    let on_backends =
+        |steps| Plan { steps, kafka: valid.kafka.clone(), clickhouse: valid.clickhouse.clone() };
     let topics = match &seen.topics {
         Ok(found) => topic_steps(&gathered.id, found, &valid.config.topics, owner),
         Err(error) => Err(Verdict::of_backend(error)),

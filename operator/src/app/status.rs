@@ -184,7 +184,8 @@ fn turned(before: &[Condition], after: &[Condition]) -> Vec<Told> {
     let mut told = Vec::new();
     for condition in after.iter().filter(|c| c.type_ != RECONCILING && c.type_ != STALLED) {
         let known = before.iter().find(|known| known.type_ == condition.type_);
-        if known.is_some_and(|known| (&known.status, &known.reason) == (&condition.status, &condition.reason)) {
+        if known.is_some_and(|known| (&known.status, &known.reason) == (&condition.status, &condition.reason))
+        {
             continue;
         }
         let holds = condition.status == Status::True.as_str();
@@ -259,9 +260,7 @@ pub(crate) fn endpoints(id: &AppId, data_plane: &str, installation: &Installatio
         format!("http://{service}.{}.svc:{port}", id.namespace())
     };
     Endpoints {
-        ingest: Some(
-            outside.map_or_else(|| inside(Role::Ingest, PORT_INGEST), |(ingest, _)| filled(ingest)),
-        ),
+        ingest: Some(outside.map_or_else(|| inside(Role::Ingest, PORT_INGEST), |(ingest, _)| filled(ingest))),
         gateway: Some(
             outside.map_or_else(|| inside(Role::Gateway, PORT_GATEWAY), |(_, gateway)| filled(gateway)),
         ),

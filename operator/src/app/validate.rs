@@ -96,7 +96,8 @@ fn reference(gathered: &Gathered) -> ObjectRef {
 }
 
 fn unreadable(error: &str) -> Refusal {
-    let message = format!("the App as stored is not understood: {error}; correct the field, or upgrade the operator");
+    let message =
+        format!("the App as stored is not understood: {error}; correct the field, or upgrade the operator");
     Refusal { reason: reason::INVALID, message }
 }
 
@@ -117,8 +118,7 @@ fn named_values<'a>(
 }
 
 fn own_keys(gathered: &Gathered, spec: &AppSpec, source: Source, report: &mut Report) -> Option<Keys> {
-    let generated =
-        if spec.ingest.write_keys.is_empty() { Generated::Wanted } else { Generated::NotWanted };
+    let generated = if spec.ingest.write_keys.is_empty() { Generated::Wanted } else { Generated::NotWanted };
     let rotate = gathered.object.annotation(ROTATE_ANNOTATION);
     let name = labels::app_secret(&gathered.id);
     match keys::wanted(&name, gathered.own_secret.as_ref(), generated, rotate, source) {
@@ -164,7 +164,11 @@ fn judge_compiled(gathered: &Gathered, config: &AppConfig, bytes: &str, digests:
     let mut report = Report::new(reference(gathered));
     if bytes.len() > CONFIG_BYTES_MAX {
         let message = format!("the compiled App has {} bytes, more than {CONFIG_BYTES_MAX}", bytes.len());
-        report.add(&Path::root("spec"), message, "declare fewer events, or shorten templates of Integrations");
+        report.add(
+            &Path::root("spec"),
+            message,
+            "declare fewer events, or shorten templates of Integrations",
+        );
     }
     if digests == Digests::Made {
         let newest = gathered.revisions.last().and_then(|revision| revision.spec.as_ref());
@@ -198,7 +202,8 @@ pub(crate) fn own_connection(
         return None;
     }
     let text = |key: &str| String::from_utf8(secret.data.get(key)?.expose().to_vec()).ok();
-    let credentials = Credentials { username: text("username")?, password: Sensitive::new(text("password")?) };
+    let credentials =
+        Credentials { username: text("username")?, password: Sensitive::new(text("password")?) };
     Some(Connection { endpoint: connection.endpoint.clone(), credentials })
 }
 

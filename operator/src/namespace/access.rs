@@ -124,8 +124,9 @@ fn problems(gathered: &Gathered) -> BTreeMap<&str, Vec<Problem>> {
 
 fn too_large(namespace: &str, name: &str, size: usize) -> Vec<Problem> {
     let mut report = Report::new(ObjectRef::new("RolePolicy", namespace, name));
-    let message =
-        format!("all policies of the namespace together compile to {size} bytes, more than {CONFIG_BYTES_MAX}");
+    let message = format!(
+        "all policies of the namespace together compile to {size} bytes, more than {CONFIG_BYTES_MAX}"
+    );
     report.add(&Path::root("spec"), message, "bind groups by a claim instead of people one by one");
     report.into_problems()
 }
@@ -165,8 +166,7 @@ fn next(config: Option<AccessConfig>, rollout: Rollout, revisions: &[&Published]
     let config = config?;
     let text = canonical(&config);
     let last = revisions.last();
-    let says_the_same =
-        |spec: &RevisionSpec| hash(&spec.config) == hash(&text) && spec.rollout == rollout;
+    let says_the_same = |spec: &RevisionSpec| hash(&spec.config) == hash(&text) && spec.rollout == rollout;
     if last.and_then(|last| last.spec.as_ref()).is_some_and(says_the_same) {
         return None;
     }
@@ -175,7 +175,11 @@ fn next(config: Option<AccessConfig>, rollout: Rollout, revisions: &[&Published]
 }
 
 /// All but the newest ones, what every pod runs, and what is held.
-fn outdated<'a>(gathered: &Gathered, revisions: Vec<&'a Published>, is_publishing: bool) -> Vec<&'a Published> {
+fn outdated<'a>(
+    gathered: &Gathered,
+    revisions: Vec<&'a Published>,
+    is_publishing: bool,
+) -> Vec<&'a Published> {
     let kept = KEPT - usize::from(is_publishing);
     let older = revisions.len().saturating_sub(kept);
     let good = pods::run_by_all(&gathered.pods, SCOPE_ACCESS);

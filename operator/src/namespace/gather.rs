@@ -55,7 +55,8 @@ pub(super) struct KnownSecret {
 pub(super) async fn gather(context: &Context, namespace: &str) -> Result<Gathered, ClusterError> {
     let cluster = &context.cluster;
     let list = async |kind, ours: bool| {
-        let labels = if ours { BTreeMap::from([(labels::MANAGED_BY, labels::MANAGER)]) } else { BTreeMap::new() };
+        let labels =
+            if ours { BTreeMap::from([(labels::MANAGED_BY, labels::MANAGER)]) } else { BTreeMap::new() };
         cluster.list(kind, Some(namespace), &labels).await
     };
     let here = cluster.get(&ObjectKey::new(Kind::Namespace, "", namespace)).await?;
@@ -93,7 +94,8 @@ impl Gathered {
     /// Names of data planes that something here belongs to and that nobody needs any more.
     pub(super) fn abandoned(&self) -> BTreeSet<&str> {
         let planes = self.planes();
-        let of = |object: &'_ Arc<DynamicObject>| read::label(object, labels::DATA_PLANE).map(ToOwned::to_owned);
+        let of =
+            |object: &'_ Arc<DynamicObject>| read::label(object, labels::DATA_PLANE).map(ToOwned::to_owned);
         self.owned
             .values()
             .filter(|object| of(object).is_some_and(|plane| !planes.contains_key(&plane)))

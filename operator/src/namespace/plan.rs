@@ -134,10 +134,15 @@ impl Plane<'_> {
     fn size(&self, role: Role) -> Size {
         let app = self.spec.map(|spec| &spec.dataplane);
         let mut size = sizes::size(role, &self.given.installation.dataplane, app);
-        let key =
-            ObjectKey::new(Kind::StatefulSet, &self.gathered.namespace, &labels::role_object(self.name, role));
-        let claim = self.gathered.owned.get(&key).map(|set| &set.data["spec"]["volumeClaimTemplates"][0]["spec"]);
-        let stored = claim.and_then(|claim| claim["resources"]["requests"]["storage"].as_str().zip(Some(claim)));
+        let key = ObjectKey::new(
+            Kind::StatefulSet,
+            &self.gathered.namespace,
+            &labels::role_object(self.name, role),
+        );
+        let claim =
+            self.gathered.owned.get(&key).map(|set| &set.data["spec"]["volumeClaimTemplates"][0]["spec"]);
+        let stored =
+            claim.and_then(|claim| claim["resources"]["requests"]["storage"].as_str().zip(Some(claim)));
         if let (Some(volume), Some((stored, claim))) = (&mut size.volume, stored) {
             volume.size = Quantity(stored.to_owned());
             volume.class = claim["storageClassName"].as_str().map(ToOwned::to_owned);
@@ -179,10 +184,8 @@ fn keys(gathered: &Gathered, random: fn(&mut [u8])) -> Keys {
 
 /// Without owner and never removed: digests and people rely on them.
 fn key_secrets(gathered: &Gathered, keys: &Keys) -> [Intended; 2] {
-    let metadata = |name: &str| ObjectMeta {
-        labels: Some(our_labels()),
-        ..named(&gathered.namespace, name.to_owned())
-    };
+    let metadata =
+        |name: &str| ObjectMeta { labels: Some(our_labels()), ..named(&gathered.namespace, name.to_owned()) };
     let pepper = secret_of(metadata(labels::PEPPER_SECRET), [(labels::PEPPER, keys.pepper.expose())]);
     let tokens = [(labels::ADMIN_TOKEN, keys.admin.expose()), (labels::STATE_TOKEN, keys.state.expose())];
     [pepper, secret_of(metadata(labels::ADMIN_SECRET), tokens)]
@@ -200,12 +203,8 @@ fn named(namespace: &str, name: String) -> ObjectMeta {
 
 fn secret_of<const N: usize>(metadata: ObjectMeta, values: [(&str, &str); N]) -> Intended {
     let data = values.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
-    let secret = Secret {
-        metadata,
-        type_: Some("Opaque".to_owned()),
-        data: Some(data.into()),
-        ..Secret::default()
-    };
+    let secret =
+        Secret { metadata, type_: Some("Opaque".to_owned()), data: Some(data.into()), ..Secret::default() };
     workloads::intended(Kind::Secret, &secret)
 }
 
@@ -225,7 +224,8 @@ fn revision(gathered: &Gathered, spec: &RevisionSpec) -> Intended {
 fn removals(gathered: &Gathered, planned: &BTreeSet<ObjectKey>, kept: &BTreeSet<&str>) -> Vec<Step> {
     let unwanted = |key: &ObjectKey, object: &DynamicObject| {
         let plane = read::label(object, labels::DATA_PLANE);
-        plane.is_some_and(|plane| !kept.contains(plane) && is_named_by_us(&key.name, plane)) && !planned.contains(key)
+        plane.is_some_and(|plane| !kept.contains(plane) && is_named_by_us(&key.name, plane))
+            && !planned.contains(key)
     };
     let delete = |(key, object): (&ObjectKey, &Arc<DynamicObject>)| {
         Some(Step::Delete { key: key.clone(), uid: object.metadata.uid.clone()? })

@@ -25,11 +25,7 @@ pub(super) struct Member<'a> {
 }
 
 /// Sorts Apps into data planes.
-pub(super) fn planes<'a>(
-    namespace: &str,
-    apps: &'a [Found<App>],
-    revisions: &[Published],
-) -> Planes<'a> {
+pub(super) fn planes<'a>(namespace: &str, apps: &'a [Found<App>], revisions: &[Published]) -> Planes<'a> {
     let mut planes = Planes::new();
     for app in apps {
         let Ok(id) = AppId::new(namespace, &app.name) else { continue };
@@ -55,7 +51,9 @@ pub(super) fn planes<'a>(
 
 /// The data plane of an App's newest Revision.
 fn running<'a>(id: &AppId, revisions: &'a [Published]) -> Option<&'a str> {
-    let newest =
-        revisions.iter().filter(|revision| revision.scope == id.name()).max_by_key(|revision| revision.sequence)?;
+    let newest = revisions
+        .iter()
+        .filter(|revision| revision.scope == id.name())
+        .max_by_key(|revision| revision.sequence)?;
     newest.plane.as_deref().filter(|plane| *plane == labels::SHARED || *plane == id.name())
 }

@@ -56,7 +56,12 @@ pub(super) struct Progress {
 }
 
 /// How far a Revision of a scope has come in these pods.
-pub(super) fn progress(pods: &[PodSeen], scope: &str, (sequence, percent): (i64, u8), now: Timestamp) -> Progress {
+pub(super) fn progress(
+    pods: &[PodSeen],
+    scope: &str,
+    (sequence, percent): (i64, u8),
+    now: Timestamp,
+) -> Progress {
     let mut progress = Progress::default();
     let revision = labels::revision(scope, sequence);
     for pod in pods.iter().filter(|pod| takes(&pod.name, &revision, percent)) {

@@ -113,19 +113,13 @@ pub(super) fn resolved(
     let kafka = backends.kafka.get(&role).cloned();
     let clickhouse = backends.clickhouse.get(&role).cloned();
     match role {
-        Role::Ingest => Resolved {
-            pepper: Some(keys.pepper.clone()),
-            privacy: privacy.clone(),
-            kafka,
-            ..common
-        },
+        Role::Ingest => {
+            Resolved { pepper: Some(keys.pepper.clone()), privacy: privacy.clone(), kafka, ..common }
+        }
         Role::Worker => Resolved { kafka, clickhouse, ..common },
-        Role::Gateway => Resolved {
-            privacy: privacy.clone(),
-            clickhouse,
-            admin_token: Some(keys.admin.clone()),
-            ..common
-        },
+        Role::Gateway => {
+            Resolved { privacy: privacy.clone(), clickhouse, admin_token: Some(keys.admin.clone()), ..common }
+        }
     }
 }
 

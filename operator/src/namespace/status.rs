@@ -79,7 +79,8 @@ fn policy(found: &Found<RolePolicy>, gathered: &Gathered, access: &Access<'_>) -
         return [Aspect::new(Status::False, reason::INVALID, listed(problems)), ready];
     }
     if found.is_paused() {
-        let message = format!("annotation `{}` keeps changes from being published", labels::PAUSED_ANNOTATION);
+        let message =
+            format!("annotation `{}` keeps changes from being published", labels::PAUSED_ANNOTATION);
         return [Aspect::new(Status::True, reason::PAUSED, message), enforced(access)];
     }
     let selection = found.typed.as_ref().ok().and_then(|policy| policy.spec.apps.as_ref());
@@ -168,7 +169,8 @@ fn secret_problems(found: &Found<Integration>, typed: &Integration, gathered: &G
 fn missing_apps(selection: Option<&AppSelection>, gathered: &Gathered) -> String {
     let named = selection.and_then(|selection| selection.names.as_deref()).unwrap_or_default();
     let is_there = |name: &str| gathered.apps.iter().any(|app| app.name == name);
-    let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).map(|name| format!("`{name}`")).collect();
+    let missing: Vec<_> =
+        named.iter().filter(|name| !is_there(name)).map(|name| format!("`{name}`")).collect();
     if missing.is_empty() {
         return String::new();
     }
@@ -186,7 +188,12 @@ fn listed(problems: &[Problem]) -> String {
 }
 
 /// Conditions from the two aspects; beside them what kstatus looks at.
-fn conditions_of(mut stood: Stood, [accepted, ready]: &Aspects, generation: Option<i64>, now: Timestamp) -> Stood {
+fn conditions_of(
+    mut stood: Stood,
+    [accepted, ready]: &Aspects,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Stood {
     let needs_a_person = accepted.status != Status::True || ready.reason == reason::REVISION_REFUSED;
     let is_moving = !needs_a_person && ready.reason == reason::PROGRESSING;
     let abnormal = |is_so: bool, why: &Aspect| {

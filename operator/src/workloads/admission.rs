@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec,
+    MetricTarget, ResourceMetricSource,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -37,8 +37,7 @@ pub(super) fn network_policy(part: &Part<'_>) -> Intended {
     let public = part
         .public_port()
         .map(|number| NetworkPolicyIngressRule { from: None, ports: Some(vec![port(number)]) });
-    let admin =
-        NetworkPolicyIngressRule { from: Some(vec![operator]), ports: Some(vec![port(PORT_ADMIN)]) };
+    let admin = NetworkPolicyIngressRule { from: Some(vec![operator]), ports: Some(vec![port(PORT_ADMIN)]) };
     let spec = NetworkPolicySpec {
         pod_selector: Some(part.selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),

@@ -38,7 +38,8 @@ fn ingress(part: &Part<'_>, settings: &IngressSettings) -> Option<Intended> {
         backend: IngressBackend { service: Some(service), resource: None },
     };
     let tls = settings.tls_secret_name.clone();
-    let tls = tls.map(|secret| vec![IngressTLS { hosts: Some(vec![host.clone()]), secret_name: Some(secret) }]);
+    let tls =
+        tls.map(|secret| vec![IngressTLS { hosts: Some(vec![host.clone()]), secret_name: Some(secret) }]);
     let http = HTTPIngressRuleValue { paths: vec![path] };
     let spec = IngressSpec {
         ingress_class_name: settings.class_name.clone(),

@@ -6,7 +6,9 @@ use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet,
     StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -35,8 +37,7 @@ pub(super) fn deployment(part: &Part<'_>) -> Intended {
         }),
         ..DeploymentSpec::default()
     };
-    let deployment =
-        Deployment { metadata: part.metadata(), spec: Some(spec), ..Deployment::default() };
+    let deployment = Deployment { metadata: part.metadata(), spec: Some(spec), ..Deployment::default() };
     intended(Kind::Deployment, &deployment)
 }
 

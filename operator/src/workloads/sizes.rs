@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use millrace_crds::app::{Autoscaling, DataplaneSpec, GatewaySpec, IngestWorkload, Resources, Spill, WorkerSpec};
+use millrace_crds::app::{
+    Autoscaling, DataplaneSpec, GatewaySpec, IngestWorkload, Resources, Spill, WorkerSpec,
+};
 use millrace_crds::quantity::ByteSize;
 use millrace_crds::resolved::Role;
 
@@ -54,7 +56,8 @@ struct Said {
 
 /// The pods of one role: of a shared data plane without an App, of a Dedicated one with what its App says.
 pub fn size(role: Role, installation: &Sizes, app: Option<&DataplaneSpec>) -> Size {
-    let below = said(role, Some(&installation.ingest), Some(&installation.worker), Some(&installation.gateway));
+    let below =
+        said(role, Some(&installation.ingest), Some(&installation.worker), Some(&installation.gateway));
     let above = app.map_or_else(Said::default, |app| {
         said(role, app.ingest.as_ref(), app.worker.as_ref(), app.gateway.as_ref())
     });
@@ -75,7 +78,9 @@ pub fn size(role: Role, installation: &Sizes, app: Option<&DataplaneSpec>) -> Si
     let levels = [above.resources, below.resources].into_iter().flatten().collect::<Vec<_>>();
     let volume = match role {
         Role::Worker => Some(worker_volume(&installation.worker_volume)),
-        Role::Ingest => spill.map(|spill| Volume { size: bytes(spill.size), class: spill.storage_class_name }),
+        Role::Ingest => {
+            spill.map(|spill| Volume { size: bytes(spill.size), class: spill.storage_class_name })
+        }
         Role::Gateway => None,
     };
     Size { count, resources: resources(role, &levels), volume }
@@ -231,7 +236,9 @@ mod tests {
     #[test]
     fn request_and_limit_never_come_from_different_levels() {
         let installation = sizes(json!({"worker": {"resources": {"limits": {"memory": "2Gi"}}}}));
-        let app = of_app(json!({"placement": "Dedicated", "worker": {"resources": {"requests": {"memory": "4096Mi"}}}}));
+        let app = of_app(
+            json!({"placement": "Dedicated", "worker": {"resources": {"requests": {"memory": "4096Mi"}}}}),
+        );
         let resources = size(Role::Worker, &installation, Some(&app)).resources;
         assert_eq!(
             serde_json::to_value(resources).unwrap(),
