@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::DynamicObject;
-use millrace_crds::labels::{ADMIN_TOKEN, INTENT_ANNOTATION, PEPPER, PRIVACY_KEYS, WRITE_KEY};
+use millrace_crds::labels::{ADMIN_TOKEN, INTENT_ANNOTATION, PEPPER, PRIVACY_KEYS, STATE_TOKEN, WRITE_KEY};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ const VALUE_CHARS_MAX: usize = 160;
 /// Annotations that are written for machines.
 const UNSHOWN: [&str; 2] = [INTENT_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"];
 /// Keys of Secrets whose values the operator makes itself.
-const GENERATED: [&str; 4] = [WRITE_KEY, PRIVACY_KEYS, PEPPER, ADMIN_TOKEN];
+const GENERATED: [&str; 5] = [WRITE_KEY, PRIVACY_KEYS, PEPPER, ADMIN_TOKEN, STATE_TOKEN];
 /// Fields that tell items of a list apart, the first that all of them have.
 const ITEM_KEYS: [&str; 6] = ["name", "mountPath", "containerPort", "port", "type", "uid"];
 

@@ -61,6 +61,9 @@ pub struct ObjectChange {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Of new workloads: what they run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<String>,
     /// Fields that differ; of a new Secret its keys, of other new or removed objects none.
     pub fields: Vec<FieldChange>,
 }
@@ -201,7 +204,7 @@ impl Report {
                     }));
                 }
                 BackendStep::Statement(statement) => self.statements.push(StatementChange {
-                    action: Action::Change,
+                    action: if statement.text.starts_with("CREATE") { Action::Create } else { Action::Change },
                     object: statement.object,
                     sql: statement.text,
                     endpoint,
@@ -277,8 +280,18 @@ fn object_change(change: &Write) -> ObjectChange {
         (None, _) => (Action::Create, Vec::new()),
         (Some(_), None) => (Action::Delete, Vec::new()),
     };
+    let runs = change.after.as_deref().filter(|_| action == Action::Create).and_then(runs);
     let ObjectKey { namespace, name, .. } = change.key.clone();
-    ObjectChange { action, kind: kind.as_str(), namespace, name, fields }
+    ObjectChange { action, kind: kind.as_str(), namespace, name, runs, fields }
+}
+
+/// Pods and image of a workload.
+fn runs(object: &DynamicObject) -> Option<String> {
+    let spec = &object.data["spec"];
+    let image = spec["template"]["spec"]["containers"][0]["image"].as_str()?;
+    // Without a number the autoscaler decides.
+    let pods = spec["replicas"].as_u64().map_or_else(|| "pods by load".to_owned(), |pods| counted(pods, "pod"));
+    Some(format!("{pods} of {image}"))
 }
 
 /// Pods are replaced when their template changes.

@@ -76,8 +76,9 @@ impl Page {
             return;
         }
         self.title(title);
-        for ObjectChange { action, kind, namespace, name, fields } in objects {
-            self.item(*action, &format!("{kind} {namespace}/{name}"));
+        for ObjectChange { action, kind, namespace, name, runs, fields } in objects {
+            let runs = runs.as_ref().map(|runs| format!(": {runs}")).unwrap_or_default();
+            self.item(*action, &format!("{kind} {namespace}/{name}{runs}"));
             if fields.is_empty() && *action == Action::Change {
                 self.line("      (only the record of what was applied)");
             }
