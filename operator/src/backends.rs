@@ -2,6 +2,7 @@
 //! implementation and one in memory.
 
 pub mod memory;
+pub mod pods;
 pub mod record;
 
 use std::sync::Arc;
@@ -80,7 +81,7 @@ pub trait Tables: Send + Sync + 'static {
 /// What pods say of themselves.
 #[async_trait]
 pub trait Pods: Send + Sync + 'static {
-    /// Asks one pod for its `/state`.
+    /// Asks one pod for its state; the address is the URL of its `/state`.
     async fn state(&self, address: &str, token: &Sensitive) -> Result<PodState, BackendError>;
 }
 

@@ -166,9 +166,8 @@ fn needed(without: &[Kind]) -> BTreeSet<Right> {
             rights.insert((resource.group.clone(), status, Verb::Patch.as_str().to_owned()));
         }
     }
-    // Events are no kind of the reconciles; they are told by name of the object.
-    let event = |verb: &str| ("events.k8s.io".to_owned(), "events".to_owned(), verb.to_owned());
-    rights.extend([event("create"), event("patch")]);
+    // Events are no kind of the reconciles; they are only told.
+    rights.insert(("events.k8s.io".to_owned(), "events".to_owned(), "create".to_owned()));
     rights
 }
 
@@ -208,7 +207,9 @@ fn rights_on_the_whole_cluster_come_only_where_the_whole_cluster_is_served() {
 fn the_lease_is_the_only_right_in_its_own_namespace() {
     let rules = &rules_of("minimal")["Role millrace-system/millrace-operator-leader"];
     let lease = |verb: &str| ("coordination.k8s.io".to_owned(), "leases".to_owned(), verb.to_owned());
-    assert_eq!(rights(rules), ["create", "get", "patch"].map(lease).into());
+    assert_eq!(rights(rules), ["create", "get", "update"].map(lease).into());
+    let names = rules.iter().find_map(|rule| rule.resource_names.clone());
+    assert_eq!(names, Some(vec![millrace_operator::leader::LEASE.to_owned()]));
     let unnamed: Vec<_> = rules.iter().filter(|rule| rule.resource_names.is_none()).collect();
     assert!(unnamed.iter().all(|rule| rule.verbs == ["create"]), "{unnamed:?}");
 }

@@ -34,6 +34,8 @@ pub(super) struct Access<'a> {
     pub(super) newest: Option<Newest>,
     /// Revisions that nobody needs any more.
     pub(super) outdated: Vec<&'a Published>,
+    /// The Revision that is held by annotation.
+    pub(super) held: Option<&'a str>,
     /// What stands between the policies as they are and their coming into force.
     pub(super) obstacle: Option<Obstacle>,
 }
@@ -64,13 +66,28 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
         gathered.revisions.iter().filter(|revision| revision.scope == SCOPE_ACCESS).collect();
     let problems = problems(gathered);
     if gathered.apps.is_empty() {
-        return Access { problems, publish: None, newest: None, outdated: revisions, obstacle: None };
+        return Access {
+            problems,
+            publish: None,
+            newest: None,
+            outdated: revisions,
+            held: None,
+            obstacle: None,
+        };
     }
-    let obstacle = obstacle(gathered, &problems, &revisions);
+    let held =
+        revisions.iter().rev().find(|revision| revision.is_held).map(|revision| revision.name.as_str());
+    let wanted = next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions);
+    let refused = problems.iter().find(|(_, of)| !of.is_empty());
+    let obstacle = match refused {
+        Some((policy, _)) => Some(Obstacle::Refused { policy: (*policy).to_owned() }),
+        // Nothing is kept back where nothing newer is to be said.
+        None => wanted.as_ref().and_then(|_| brake(gathered, held)),
+    };
     let publish = match &obstacle {
         Some(_) if !revisions.is_empty() => None,
         Some(_) => next(compiled(gathered, &[]), Rollout::default(), &revisions),
-        None => next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions),
+        None => wanted,
     };
     let newest = match (&publish, revisions.last()) {
         (Some(spec), _) => Some((spec.sequence, spec.rollout.percent)),
@@ -85,7 +102,7 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
         progress: pods::progress(&gathered.pods, SCOPE_ACCESS, (sequence, percent), now),
     });
     let outdated = outdated(gathered, revisions, publish.is_some());
-    Access { problems, publish, newest, outdated, obstacle }
+    Access { problems, publish, newest, outdated, held, obstacle }
 }
 
 /// Policies that parsed, by name.
@@ -131,18 +148,11 @@ fn too_large(namespace: &str, name: &str, size: usize) -> Vec<Problem> {
     report.into_problems()
 }
 
-fn obstacle(
-    gathered: &Gathered,
-    problems: &BTreeMap<&str, Vec<Problem>>,
-    revisions: &[&Published],
-) -> Option<Obstacle> {
-    let held = revisions.iter().rev().find(|revision| revision.is_held);
-    let held = held.map(|revision| Obstacle::Held { revision: revision.name.clone() });
-    let refused = problems.iter().find(|(_, of)| !of.is_empty());
-    let refused = refused.map(|(name, _)| Obstacle::Refused { policy: (*name).to_owned() });
+/// What a person has put between the policies and the pods.
+fn brake(gathered: &Gathered, held: Option<&str>) -> Option<Obstacle> {
+    let held = held.map(|revision| Obstacle::Held { revision: revision.to_owned() });
     let paused = gathered.policies.iter().find(|found| found.is_paused());
-    let paused = paused.map(|found| Obstacle::Paused { policy: found.name.clone() });
-    held.or(refused).or(paused)
+    held.or_else(|| paused.map(|found| Obstacle::Paused { policy: found.name.clone() }))
 }
 
 /// `None` where policies have problems, which are reported on them.

@@ -83,9 +83,17 @@ fn policy(found: &Found<RolePolicy>, gathered: &Gathered, access: &Access<'_>) -
             format!("annotation `{}` keeps changes from being published", labels::PAUSED_ANNOTATION);
         return [Aspect::new(Status::True, reason::PAUSED, message), enforced(access)];
     }
+    if let Some(held) = access.held {
+        return [Aspect::new(Status::True, reason::HELD, held_back(held)), enforced(access)];
+    }
     let selection = found.typed.as_ref().ok().and_then(|policy| policy.spec.apps.as_ref());
     let accepted = Aspect::new(Status::True, reason::OK, missing_apps(selection, gathered));
     [accepted, enforced(access)]
+}
+
+fn held_back(revision: &str) -> String {
+    let annotation = millrace_crds::revision::HOLD_ANNOTATION;
+    format!("Revision `{revision}` is held; remove its annotation `{annotation}` to publish newer ones")
 }
 
 fn revision(newest: &Newest) -> String {
@@ -101,11 +109,7 @@ fn enforced(access: &Access<'_>) -> Aspect {
     let name = revision(newest);
     match &access.obstacle {
         Some(Obstacle::Held { revision }) => {
-            let message = format!(
-                "Revision `{revision}` is held; remove its annotation `{}` to publish newer ones",
-                millrace_crds::revision::HOLD_ANNOTATION
-            );
-            return Aspect::new(Status::False, reason::HELD, message);
+            return Aspect::new(Status::False, reason::HELD, held_back(revision));
         }
         Some(Obstacle::Paused { policy }) => {
             let message = format!("RolePolicy `{policy}` is paused, and all policies are published together");
@@ -269,6 +273,3 @@ fn told(kind: &'static str, aspect: Aspect) -> Told {
     let note = format!("{kind} is {}: {}", aspect.status.as_str(), aspect.message);
     Told { severity, reason: aspect.reason, action: "Reconcile", note }
 }
-
-#[cfg(test)]
-mod tests;
