@@ -3,6 +3,7 @@
 
 pub mod memory;
 pub mod pods;
+pub mod record;
 
 use std::sync::Arc;
 
