@@ -11,8 +11,8 @@ use millrace_crds::{names, pod};
 
 use super::kafka::{KafkaArgs, KafkaCredentials};
 use crate::cluster::keep::OpenLog;
-use crate::cluster::secrets::secret;
 use crate::cluster::offer::Place;
+use crate::cluster::secrets::secret;
 use crate::cluster::{Cluster, Duty, Times};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Log, LogError};
@@ -135,9 +135,8 @@ impl GatewayArgs {
 /// What makes the log's clients from whatever credentials there are.
 fn open_log(kafka: KafkaArgs, pod: String, options: Options) -> OpenLog {
     Arc::new(move |credentials, metrics| {
-        let settings = kafka.settings(credentials.map(as_kafka_takes_them), &pod).map_err(|source| LogError::Open {
-            path: kafka.kafka_brokers.clone(),
-            source: Box::new(source),
+        let settings = kafka.settings(credentials.map(as_kafka_takes_them), &pod).map_err(|source| {
+            LogError::Open { path: kafka.kafka_brokers.clone(), source: Box::new(source) }
         })?;
         Ok(KafkaLog::open(&settings, options.clone(), Arc::clone(metrics))? as Arc<dyn Log>)
     })
