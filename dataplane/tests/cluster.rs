@@ -218,7 +218,8 @@ async fn a_gateway_is_ready_once_clickhouse_answered_and_stays_so_when_it_goes()
 
     clickhouse.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(clickhouse).unwrap();
-    let version = || async { "26.5.1.1\n" };
+    // One row of one column, as RowBinaryWithNamesAndTypes.
+    let version = || async { "\u{1}\u{9}version()\u{6}String\u{8}26.5.1.1" };
     let server =
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(version)).await });
     gateway.until_ready().await;

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use millrace_crds::resolved::Credentials;
 use millrace_crds::{names, pod};
 
-use super::kafka::KafkaArgs;
+use super::kafka::{KafkaArgs, KafkaCredentials};
 use crate::cluster::keep::OpenLog;
 use crate::cluster::offer::Place;
+use crate::cluster::secrets::secret;
 use crate::cluster::{Cluster, Duty, Times};
 use crate::log::kafka::{KafkaLog, Options};
 use crate::log::{Log, LogError};
@@ -133,12 +135,15 @@ impl GatewayArgs {
 /// What makes the log's clients from whatever credentials there are.
 fn open_log(kafka: KafkaArgs, pod: String, options: Options) -> OpenLog {
     Arc::new(move |credentials, metrics| {
-        let settings = kafka.settings(&pod, credentials).map_err(|source| LogError::Open {
-            path: kafka.kafka_brokers.clone(),
-            source: Box::new(source),
+        let settings = kafka.settings(credentials.map(as_kafka_takes_them), &pod).map_err(|source| {
+            LogError::Open { path: kafka.kafka_brokers.clone(), source: Box::new(source) }
         })?;
         Ok(KafkaLog::open(&settings, options.clone(), Arc::clone(metrics))? as Arc<dyn Log>)
     })
+}
+
+fn as_kafka_takes_them(account: &Credentials) -> KafkaCredentials {
+    KafkaCredentials { username: account.username.clone(), password: secret(&account.password) }
 }
 
 #[cfg(test)]

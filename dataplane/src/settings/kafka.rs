@@ -1,38 +1,33 @@
-//! How to reach Kafka: options and environment in, the settings of its clients out. Credentials come from the resolved
-//! Secret, never from the environment.
+//! Options that say where Kafka is; credentials come from the resolved Secret, never from the environment.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use millrace_crds::pod;
-use millrace_crds::resolved::Credentials;
 use millrace_provision::kafka::{Ca, Mechanism, Password, Sasl, Settings};
 
-/// Where Kafka is, and how we show who we are.
+use crate::secret::Secret;
+
+/// Where Kafka is and how it is spoken to.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
-    /// Brokers to begin with: `host:port`, several separated by commas.
-    #[arg(long, env = pod::ENV_KAFKA_BROKERS, value_name = "LIST")]
+    /// Kafka brokers: `host:port`, several separated by commas.
+    #[arg(long, env = "MILLRACE_KAFKA_BROKERS", value_name = "HOST:PORT,…")]
     pub kafka_brokers: String,
-    /// Speak TLS.
-    #[arg(
-        long, env = pod::ENV_KAFKA_TLS, value_name = "BOOL", action = clap::ArgAction::Set,
-        num_args = 0..=1, default_value_t = false, default_missing_value = "true"
-    )]
+    /// Speak TLS; certificates are always verified.
+    #[arg(long, env = "MILLRACE_KAFKA_TLS")]
     pub kafka_tls: bool,
-    /// PEM file with the authority of the brokers' certificates; by default those this machine trusts.
-    #[arg(long, env = pod::ENV_KAFKA_CA_FILE, value_name = "FILE")]
+    /// Certificates to trust, as PEM; by default those this machine trusts.
+    #[arg(long, env = "MILLRACE_KAFKA_CA_FILE", value_name = "FILE", requires = "kafka_tls")]
     pub kafka_ca_file: Option<PathBuf>,
-    /// How credentials are shown to the brokers; they are in the resolved Secret.
-    #[arg(long, env = pod::ENV_KAFKA_SASL_MECHANISM, value_enum, value_name = "NAME")]
+    /// How the user and password of the Secret are shown to the brokers.
+    #[arg(long, value_enum, env = "MILLRACE_KAFKA_SASL_MECHANISM", value_name = "MECHANISM")]
     pub kafka_sasl_mechanism: Option<SaslMechanism>,
 }
 
 /// How credentials are shown to the brokers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SaslMechanism {
-    /// The password itself: only over TLS.
+    /// The password itself: only with TLS.
     #[value(name = "PLAIN")]
     Plain,
     /// A proof of the password, SHA-256.
@@ -41,6 +36,48 @@ pub enum SaslMechanism {
     /// A proof of the password, SHA-512.
     #[value(name = "SCRAM-SHA-512")]
     ScramSha512,
+}
+
+/// Who we are to Kafka.
+#[derive(Clone, Debug)]
+pub struct KafkaCredentials {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret<String>,
+}
+
+/// Options and Secret that do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaArgsError {
+    /// There is no password.
+    #[error("--kafka-sasl-mechanism is given, but the Secret has no Kafka user and password; add them to it")]
+    NoCredentials,
+    /// Nobody says how to show it.
+    #[error("the Secret has a Kafka user and password; say how to use them with --kafka-sasl-mechanism")]
+    NoMechanism,
+}
+
+impl KafkaArgs {
+    /// Together with the credentials of the resolved Secret; `client_id` is what the brokers call us.
+    pub fn settings(
+        &self,
+        credentials: Option<KafkaCredentials>,
+        client_id: &str,
+    ) -> Result<Settings, KafkaArgsError> {
+        let sasl = match (self.kafka_sasl_mechanism, credentials) {
+            (None, None) => None,
+            (Some(mechanism), Some(KafkaCredentials { username, password })) => Some(Sasl {
+                mechanism: mechanism.into(),
+                username,
+                password: Password::new(password.expose().clone()),
+            }),
+            (Some(_), None) => return Err(KafkaArgsError::NoCredentials),
+            (None, Some(_)) => return Err(KafkaArgsError::NoMechanism),
+        };
+        let tls = self.kafka_tls.then(|| self.kafka_ca_file.clone().map_or(Ca::System, Ca::File));
+        Ok(Settings { brokers: self.kafka_brokers.clone(), tls, sasl, client_id: client_id.to_owned() })
+    }
 }
 
 impl From<SaslMechanism> for Mechanism {
@@ -53,78 +90,43 @@ impl From<SaslMechanism> for Mechanism {
     }
 }
 
-impl KafkaArgs {
-    /// The settings of a client that the brokers call `client_id`. Without a mechanism the credentials are not shown.
-    pub fn settings(
-        &self,
-        client_id: &str,
-        credentials: Option<&Credentials>,
-    ) -> Result<Settings, KafkaArgsError> {
-        let tls = match (self.kafka_tls, &self.kafka_ca_file) {
-            (false, None) => None,
-            (false, Some(_)) => return Err(KafkaArgsError::CaWithoutTls),
-            (true, None) => Some(Ca::System),
-            (true, Some(path)) => Some(Ca::File(path.clone())),
-        };
-        let sasl = match (self.kafka_sasl_mechanism, credentials) {
-            (None, _) => None,
-            (Some(_), None) => return Err(KafkaArgsError::NoCredentials),
-            (Some(mechanism), Some(account)) => Some(Sasl {
-                mechanism: mechanism.into(),
-                username: account.username.clone(),
-                password: Password::new(account.password.expose().to_owned()),
-            }),
-        };
-        Ok(Settings { brokers: self.kafka_brokers.clone(), tls, sasl, client_id: client_id.to_owned() })
-    }
-}
-
-/// Why Kafka cannot be reached as it is said.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KafkaArgsError {
-    /// An authority is named, and nothing is checked by it.
-    #[error("--kafka-ca-file needs --kafka-tls; without TLS no certificate is checked")]
-    CaWithoutTls,
-    /// Nothing to show.
-    #[error("--kafka-sasl-mechanism needs an account, and the resolved Secret has no `kafka`")]
-    NoCredentials,
-}
-
 #[cfg(test)]
 mod tests {
-    use millrace_crds::resolved::Sensitive;
+    use clap::Parser;
 
     use super::*;
 
-    fn args() -> KafkaArgs {
-        KafkaArgs {
-            kafka_brokers: "a:1".to_owned(),
-            kafka_tls: false,
-            kafka_ca_file: None,
-            kafka_sasl_mechanism: None,
-        }
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    }
+
+    fn args(words: &[&str]) -> Result<KafkaArgs, clap::Error> {
+        Cli::try_parse_from(["test", "--kafka-brokers", "a:1,b:2"].iter().chain(words)).map(|cli| cli.kafka)
+    }
+
+    fn credentials() -> Option<KafkaCredentials> {
+        Some(KafkaCredentials { username: "worker".to_owned(), password: Secret::new("hunter2".to_owned()) })
     }
 
     #[test]
-    fn what_is_said_is_what_clients_do() {
-        let account =
-            Credentials { username: "worker".to_owned(), password: Sensitive::new("hunter2".to_owned()) };
-        assert_eq!(args().settings("pod", Some(&account)).unwrap().sasl, None);
-        let scram = KafkaArgs { kafka_sasl_mechanism: Some(SaslMechanism::ScramSha512), ..args() };
-        let sasl = scram.settings("pod", Some(&account)).unwrap().sasl.unwrap();
-        assert_eq!((sasl.mechanism, sasl.username.as_str()), (Mechanism::ScramSha512, "worker"));
-        assert_eq!(scram.settings("pod", None), Err(KafkaArgsError::NoCredentials));
-        let ca = KafkaArgs { kafka_ca_file: Some("ca.pem".into()), ..args() };
-        assert_eq!(ca.settings("pod", None), Err(KafkaArgsError::CaWithoutTls));
-        let tls = KafkaArgs { kafka_tls: true, ..ca }.settings("pod", None).unwrap().tls;
-        assert_eq!(tls, Some(Ca::File("ca.pem".into())));
+    fn options_and_the_secret_become_settings() {
+        let plain = args(&[]).unwrap().settings(None, "ingest").unwrap();
+        assert_eq!(plain, Settings { client_id: "ingest".to_owned(), ..Settings::plain("a:1,b:2") });
+        let words = ["--kafka-tls", "--kafka-ca-file", "ca.pem", "--kafka-sasl-mechanism", "SCRAM-SHA-512"];
+        let full = args(&words).unwrap().settings(credentials(), "ingest").unwrap();
+        assert_eq!(full.tls, Some(Ca::File("ca.pem".into())));
+        assert_eq!(full.sasl.map(|sasl| sasl.mechanism), Some(Mechanism::ScramSha512));
+        assert_eq!(args(&["--kafka-tls"]).unwrap().settings(None, "x").unwrap().tls, Some(Ca::System));
     }
 
     #[test]
-    fn the_mechanisms_are_spelt_as_brokers_spell_them() {
-        for mechanism in SaslMechanism::value_variants() {
-            let name = mechanism.to_possible_value().unwrap().get_name().to_owned();
-            assert_eq!(name, Mechanism::from(*mechanism).as_str());
-        }
+    fn what_does_not_fit_together_is_refused() {
+        assert!(args(&["--kafka-ca-file", "ca.pem"]).is_err(), "a CA file without TLS would be ignored");
+        assert!(args(&["--kafka-sasl-mechanism", "GSSAPI"]).is_err());
+        let with = args(&["--kafka-sasl-mechanism", "SCRAM-SHA-256"]).unwrap();
+        assert_eq!(with.settings(None, "x"), Err(KafkaArgsError::NoCredentials));
+        assert_eq!(args(&[]).unwrap().settings(credentials(), "x"), Err(KafkaArgsError::NoMechanism));
     }
 }
