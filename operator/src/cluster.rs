@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::Value;
 
 use crate::kind::Kind;
@@ -74,6 +74,12 @@ pub enum Author {
     Others,
 }
 
+/// Names one state of one object.
+fn version_of(metadata: &ObjectMeta) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.uid), part(&metadata.resource_version))
+}
+
 /// Whether an object carries all these labels.
 pub(crate) fn has_labels(object: &DynamicObject, labels: &BTreeMap<&str, &str>) -> bool {
     let of = |name: &str| object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
@@ -94,6 +100,12 @@ impl fmt::Display for ObjectKey {
 pub trait Cluster: Send + Sync + 'static {
     /// One object, if it is there.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Arc<DynamicObject>>, ClusterError>;
+
+    /// What changes whenever a Secret changes; `None` when there is none. Shows no value.
+    async fn secret_version(&self, key: &ObjectKey) -> Result<Option<String>, ClusterError> {
+        let found = self.get(key).await?;
+        Ok(found.map(|found| version_of(&found.metadata)))
+    }
 
     /// Objects of a kind that carry all these labels, by namespace and name. No namespace means every one served.
     /// Never asked for [`Kind::Secret`].

@@ -50,6 +50,7 @@ pub fn for_tests(cluster: Arc<dyn Cluster>, backends: Arc<dyn Backends>) -> Cont
         installation: Arc::new(serde_json::from_value(installation).expect("written here")),
         accounts: Arc::new(Accounts::default()),
         cluster_id: "test".to_owned(),
+        operator_namespace: "millrace-system".to_owned(),
         random: |bytes| bytes.fill(7),
         metrics: Arc::new(Metrics::new().expect("every name is registered once")),
         settled: Arc::new(Settled::default()),

@@ -87,17 +87,6 @@ impl Live {
         }
     }
 
-    /// Version of a Secret as it is now; `None` when there is none. Its values are not read.
-    pub async fn secret_version(&self, namespace: &str, name: &str) -> Result<Option<String>, ClusterError> {
-        let key = ObjectKey::new(Kind::Secret, namespace, name);
-        let api = self.api(&key);
-        let found = self.call("read", &key, api.get_metadata_opt(name)).await?;
-        Ok(found.map(|found| {
-            let version = found.metadata.resource_version.unwrap_or_default();
-            format!("{}/{version}", found.metadata.uid.unwrap_or_default())
-        }))
-    }
-
     fn api(&self, key: &ObjectKey) -> Api<DynamicObject> {
         let resource = key.kind.resource();
         if key.namespace.is_empty() {
@@ -197,6 +186,12 @@ impl Cluster for Live {
             lighten(&mut found);
             Arc::new(found)
         }))
+    }
+
+    async fn secret_version(&self, key: &ObjectKey) -> Result<Option<String>, ClusterError> {
+        let api = self.api(key);
+        let found = self.call("read", key, api.get_metadata_opt(&key.name)).await?;
+        Ok(found.map(|found| super::version_of(&found.metadata)))
     }
 
     async fn list(
