@@ -20,6 +20,7 @@ pub mod plan;
 pub mod poller;
 pub mod queue;
 pub mod reports;
+pub mod rollback;
 pub mod settings;
 pub mod watch;
 pub mod workloads;

@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use millrace_operator::generate;
 use millrace_operator::settings::{Command, NAME, Settings};
+use millrace_operator::{generate, rollback};
 
 fn main() -> ExitCode {
     match run(Settings::parse().command) {
@@ -33,6 +33,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 writeln!(out, "{}", path.display())?;
             }
         }
+        Command::Rollback(args) => rollback::run(&args, &mut out)?,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Settings::command(), NAME, &mut out);
         }

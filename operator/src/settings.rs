@@ -35,6 +35,8 @@ pub enum Command {
         #[arg(long, default_value = ".")]
         root: PathBuf,
     },
+    /// Go back to an older Revision of an App, or of the access rules, and stay there until `--resume`
+    Rollback(crate::rollback::RollbackArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell
