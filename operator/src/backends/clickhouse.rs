@@ -72,7 +72,10 @@ impl ClickHouse {
 
     fn unreachable(&self, words: &str) -> String {
         let words = cut(words);
-        format!("ClickHouse at `{}` does not answer ({words}); check that it runs and can be reached", self.url)
+        format!(
+            "ClickHouse at `{}` does not answer ({words}); check that it runs and can be reached",
+            self.url
+        )
     }
 }
 
@@ -120,7 +123,8 @@ mod tests {
     async fn a_server_that_is_away_is_named_with_the_fix_and_without_credentials() {
         // A port that was free a moment ago.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let account = Credentials { username: "op".to_owned(), password: Sensitive::new("hunter2".to_owned()) };
+        let account =
+            Credentials { username: "op".to_owned(), password: Sensitive::new("hunter2".to_owned()) };
         let url = format!("http://127.0.0.1:{port}");
         let tables = ClickHouse::new(&url, Some(&account));
         let owner = |text: &str| text.to_owned();
@@ -146,6 +150,9 @@ mod tests {
         let failed = ClickHouse::new(&url, None).plan(&schema, &owner).await.unwrap_err();
         server.abort();
         assert_eq!(failed.reason, reason::REFUSED);
-        assert!(failed.message.contains("Authentication failed") && failed.message.contains(&url), "{failed}");
+        assert!(
+            failed.message.contains("Authentication failed") && failed.message.contains(&url),
+            "{failed}"
+        );
     }
 }

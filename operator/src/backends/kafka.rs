@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn settings_follow_the_installation_and_contradictions_are_said() {
-        let account = Credentials { username: "op".to_owned(), password: Sensitive::new("hunter2".to_owned()) };
+        let account =
+            Credentials { username: "op".to_owned(), password: Sensitive::new("hunter2".to_owned()) };
         let kafka = |more: serde_json::Value| -> installation::Kafka {
             let mut value = json!({"brokers": "a:9092"});
             value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -160,7 +161,10 @@ mod tests {
         let made = settings("a:9092", Some(&account), &kafka(json!({"tls": true}))).unwrap();
         assert_eq!((made.tls, made.sasl.unwrap().mechanism), (Some(Ca::System), Mechanism::ScramSha512));
         for (more, words) in [
-            (json!({"saslMechanism": "GSSAPI"}), "`GSSAPI` is no SASL mechanism of Kafka that Millrace knows"),
+            (
+                json!({"saslMechanism": "GSSAPI"}),
+                "`GSSAPI` is no SASL mechanism of Kafka that Millrace knows",
+            ),
             (json!({"saslMechanism": "PLAIN"}), "would send the password in the clear; turn TLS on"),
         ] {
             let refused = Kafka::new("a:9092", Some(&account), &kafka(more), "millrace").err().unwrap();

@@ -30,8 +30,7 @@ pub struct Live {
 impl Live {
     /// Those of this installation. Asks nothing yet; changed accounts take a new one.
     pub fn new(installation: Arc<Installation>, accounts: &Accounts) -> Self {
-        let topics =
-            topics_at(&installation.kafka.brokers, accounts.kafka_operator.as_ref(), &installation);
+        let topics = topics_at(&installation.kafka.brokers, accounts.kafka_operator.as_ref(), &installation);
         let tables = ClickHouse::new(&installation.clickhouse.url, accounts.clickhouse_operator.as_ref());
         Self {
             installation,
@@ -57,9 +56,7 @@ fn topics_at(
 impl Backends for Live {
     fn topics(&self, own: Option<&Connection>) -> Arc<dyn Topics> {
         let Some(own) = own else { return Arc::clone(&self.topics) };
-        kept(&self.own_topics, own, || {
-            topics_at(&own.endpoint, Some(&own.credentials), &self.installation)
-        })
+        kept(&self.own_topics, own, || topics_at(&own.endpoint, Some(&own.credentials), &self.installation))
     }
 
     fn tables(&self, own: Option<&Connection>) -> Arc<dyn Tables> {
