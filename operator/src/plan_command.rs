@@ -2,6 +2,7 @@
 //! and back ends that are read through and never written.
 
 pub mod files;
+pub mod live;
 pub mod report;
 pub mod settle;
 pub mod text;
@@ -14,6 +15,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use millrace_crds::problem::Problem;
 
+use crate::accounts::FileError;
 use crate::apply::Settled;
 use crate::backends::record::Recording;
 use crate::backends::{Backends, Durability};
@@ -80,6 +82,28 @@ pub enum PlanError {
         /// Why.
         #[from]
         source: ClusterError,
+    },
+    /// Settings or accounts could not be read.
+    #[error("cannot read the installation; `--settings` and `--credentials` name what the operator is given")]
+    Installation {
+        /// Why.
+        #[from]
+        source: FileError,
+    },
+    /// There is no way to the API server.
+    #[error("cannot reach a cluster; set `KUBECONFIG`")]
+    Connect {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cluster has no id.
+    #[error("namespace `kube-system` is not there; set `clusterId`")]
+    ClusterId,
+    /// A metric is declared twice.
+    #[error("cannot register metrics")]
+    Metrics {
+        /// Why.
+        source: prometheus::Error,
     },
     /// The reconciles did not come to an end.
     #[error("cannot tell what would happen")]
@@ -212,6 +236,13 @@ impl Planned {
             Self::Problems(_) => Verdict::Refused,
             Self::Report(report) => report.verdict(),
         }
+    }
+
+    /// What is printed for these arguments on a terminal, or elsewhere.
+    pub fn print_for(&self, args: &PlanArgs, is_terminal: bool) -> String {
+        let is_plain = args.no_color.as_ref().is_some_and(|value| !value.is_empty());
+        let paint = if is_terminal && !is_plain { Paint::Colours } else { Paint::Plain };
+        self.printed(args.output, paint)
     }
 
     /// What is printed.
