@@ -197,7 +197,7 @@ async fn a_marker_of_a_transaction_at_the_end_is_no_lag() {
         let is_ours = |metric: &&prometheus::proto::Metric| {
             metric.get_label().iter().any(|label| label.name() == "partition" && label.value() == partition)
         };
-        family.get_metric().iter().find(is_ours).map(|metric| metric.get_gauge().value())
+        family.get_metric().iter().find(is_ours).map(|metric| metric.get_gauge().get_value())
     };
     let deadline = Instant::now() + Duration::from_secs(20);
     while lag() != Some(0.0) {
