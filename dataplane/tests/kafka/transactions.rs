@@ -3,7 +3,6 @@
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use futures::FutureExt;
 use millrace_dataplane::log::{GroupHandle, ReadLimits, Transaction};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -39,7 +38,8 @@ async fn what_a_dead_worker_left_open_is_invisible_and_undone_by_its_successor()
     assert_eq!(bench.values(0).await, ["before"]);
     let of = at(0);
     let mut settled = bench.log().settled_end(&of);
-    assert!((&mut settled).now_or_never().is_none());
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut settled).await;
+    assert!(early.is_err(), "the end is not settled while a transaction is open: {early:?}");
 
     let mut transactor = bench.log().transactor(&own("worker-0")).await.unwrap();
     let end = settled.await.unwrap();
