@@ -59,6 +59,7 @@ impl World {
             installation: Arc::new(serde_json::from_value(installation).unwrap()),
             accounts: Arc::new(Accounts::default()),
             cluster_id: "cluster-a".to_owned(),
+            operator_namespace: "millrace-system".to_owned(),
             random,
             metrics: Arc::new(Metrics::new().unwrap()),
             settled: Arc::new(Settled::default()),
