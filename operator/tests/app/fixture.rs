@@ -49,6 +49,7 @@ impl World {
         let context = Context {
             reports: Arc::clone(&reports),
             cluster_id: "cluster-a".to_owned(),
+            operator_namespace: "millrace-system".to_owned(),
             random,
             ..context::for_tests(Arc::<Cluster>::clone(&cluster), backs)
         };
