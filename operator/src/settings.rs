@@ -38,6 +38,8 @@ pub enum Command {
     },
     /// Watch a cluster and bring its Apps to what they say
     Run(Box<Run>),
+    /// Show what files, or the operator itself, would change, without changing it; exit code 0 nothing, 2 something, 1 refused
+    Plan(Box<crate::plan_command::PlanArgs>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
