@@ -50,6 +50,11 @@ pub fn of_objects(kind: Kind, before: &DynamicObject, after: &DynamicObject) -> 
         let annotations = side.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
         if let Some(annotations) = annotations {
             annotations.retain(|name, _| !UNSHOWN.contains(&name.as_str()));
+            if annotations.is_empty()
+                && let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut)
+            {
+                metadata.remove("annotations");
+            }
         }
     }
     let mut changes = of_values(&before, &after);

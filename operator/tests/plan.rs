@@ -279,7 +279,9 @@ async fn problems_of_files_are_told_with_file_and_line_before_anything_is_asked(
     assert_eq!(planned.verdict().exit_code(), 1);
     let printed = text(&planned);
     assert!(printed.contains("a.yaml:5") && printed.contains("did you mean `privacy`?"), "{printed}");
-    let planned = site.plan_text(&format!("{}{{}}", HELLO.replace("{name: hello}", "{name: hello, namespace: nowhere}"))).await;
+    let planned = site
+        .plan_text(&format!("{}{{}}", HELLO.replace("{name: hello}", "{name: hello, namespace: nowhere}")))
+        .await;
     assert!(text(&planned).contains("Namespace /nowhere: does not exist"), "{}", text(&planned));
 }
 

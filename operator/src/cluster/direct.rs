@@ -36,9 +36,11 @@ impl ReadOnly {
     }
 }
 
-/// A kind that the cluster does not serve has no objects.
-fn is_unserved(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found())
+/// A kind that the cluster does not serve has no objects; a whole group that is not served is a 404 without a reason. Ways
+/// in from outside may be none of our business: without `expose` the chart grants no rights on them.
+fn is_unserved(kind: Kind, error: &kube::Error) -> bool {
+    let is_optional = matches!(kind, Kind::Ingress | Kind::HttpRoute);
+    matches!(error, kube::Error::Api(status) if status.code == 404 || (is_optional && status.code == 403))
 }
 
 fn failed(verb: &'static str, key: ObjectKey) -> impl FnOnce(kube::Error) -> ClusterError {
@@ -59,7 +61,10 @@ fn refused<T>(verb: &'static str, key: &ObjectKey) -> Result<T, ClusterError> {
 impl Cluster for ReadOnly {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Arc<DynamicObject>>, ClusterError> {
         let api = self.api(key.kind, Some(&key.namespace));
-        let found = api.get_opt(&key.name).await.map_err(failed("get", key.clone()))?;
+        let found = match api.get_opt(&key.name).await {
+            Err(error) if is_unserved(key.kind, &error) => None,
+            answer => answer.map_err(failed("get", key.clone()))?,
+        };
         Ok(found.map(|object| Arc::new(named(key.kind, object))))
     }
 
@@ -79,7 +84,7 @@ impl Cluster for ReadOnly {
         let mut objects = Vec::new();
         loop {
             let list = match api.list(&page).await {
-                Err(error) if is_unserved(&error) => return Ok(Vec::new()),
+                Err(error) if is_unserved(kind, &error) => return Ok(Vec::new()),
                 answer => answer.map_err(failed("list", place()))?,
             };
             let next = list.metadata.continue_.filter(|next| !next.is_empty());
@@ -126,4 +131,26 @@ fn named(kind: Kind, mut object: DynamicObject) -> DynamicObject {
     let resource = kind.resource();
     object.types = Some(kube::core::TypeMeta { api_version: resource.api_version, kind: resource.kind });
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_or_a_whole_group_that_is_not_served_has_no_objects() {
+        let answer = |code, reason: &str| {
+            let status = kube::core::Status::failure("404 page not found", reason).with_code(code);
+            kube::Error::Api(Box::new(status))
+        };
+        for kind in [Kind::HttpRoute, Kind::Service] {
+            assert!(is_unserved(kind, &answer(404, "")) && is_unserved(kind, &answer(404, "NotFound")));
+            assert!(!is_unserved(kind, &answer(500, "InternalError")));
+        }
+        assert!(is_unserved(Kind::HttpRoute, &answer(403, "Forbidden")));
+        assert!(
+            !is_unserved(Kind::Service, &answer(403, "Forbidden")),
+            "a missing right is told, never taken for nothing"
+        );
+    }
 }

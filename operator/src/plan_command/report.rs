@@ -204,7 +204,11 @@ impl Report {
                     }));
                 }
                 BackendStep::Statement(statement) => self.statements.push(StatementChange {
-                    action: if statement.text.starts_with("CREATE") { Action::Create } else { Action::Change },
+                    action: if statement.text.starts_with("CREATE") {
+                        Action::Create
+                    } else {
+                        Action::Change
+                    },
                     object: statement.object,
                     sql: statement.text,
                     endpoint,
@@ -290,7 +294,8 @@ fn runs(object: &DynamicObject) -> Option<String> {
     let spec = &object.data["spec"];
     let image = spec["template"]["spec"]["containers"][0]["image"].as_str()?;
     // Without a number the autoscaler decides.
-    let pods = spec["replicas"].as_u64().map_or_else(|| "pods by load".to_owned(), |pods| counted(pods, "pod"));
+    let pods =
+        spec["replicas"].as_u64().map_or_else(|| "pods by load".to_owned(), |pods| counted(pods, "pod"));
     Some(format!("{pods} of {image}"))
 }
 
