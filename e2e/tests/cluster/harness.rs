@@ -42,6 +42,7 @@ impl Story {
             namespace: namespace.clone(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?,
         };
+        volumes_back()?;
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         story.apply_value(object).await?;
@@ -265,6 +266,13 @@ where
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     bail!("waited {} s for {what}; last: {last}", PATIENCE.as_secs())
+}
+
+/// Volumes of stories that have ended can be claimed again; a cluster with a provisioner needs nothing of it.
+fn volumes_back() -> Result<()> {
+    let output = Command::new(root().join("e2e/cluster/reset-volumes")).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Starts, stops or kills a back end of the test cluster.
