@@ -74,7 +74,7 @@ pub(crate) fn shared() -> &'static str {
 }
 
 /// Statics are not dropped, so a watcher ends the broker when this program has ended, however it ended.
-#[expect(clippy::zombie_processes, reason = "the watcher outlives this program; that is what it is for")]
+#[expect(clippy::zombie_processes, reason = "the watcher outlives this program on purpose")]
 fn started_for_this_program() -> String {
     let folder = tempfile::tempdir().unwrap().keep();
     let output = script(&["start", &folder.display().to_string(), "0"]);
