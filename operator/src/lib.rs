@@ -23,6 +23,7 @@ pub mod plan_command;
 pub mod poller;
 pub mod queue;
 pub mod reports;
+pub mod rollback;
 pub mod run;
 pub mod settings;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use millrace_operator::settings::{self, Command, NAME, Settings};
-use millrace_operator::{accounts, backends, cluster, generate, plan_command, run};
+use millrace_operator::{accounts, backends, cluster, generate, plan_command, rollback, run};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
             out.write_all(planned.print_for(&args, io::stdout().is_terminal()).as_bytes())?;
             code = ExitCode::from(planned.verdict().exit_code());
         }
+        Command::Rollback(args) => rollback::run(&args, &mut out)?,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Settings::command(), NAME, &mut out);
         }

@@ -44,8 +44,9 @@ fn world() -> World {
     World { cluster, context, leading, stop, task }
 }
 
+/// Each in a namespace of its own: with random bytes that are none, two would have the same write key.
 fn app(name: &str) -> ObjectKey {
-    ObjectKey::new(Kind::App, "team", name)
+    ObjectKey::new(Kind::App, name, name)
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
@@ -72,9 +73,9 @@ async fn an_app_is_brought_to_what_it_says_and_then_left_alone() {
     world.leading.send_replace(true);
     world.cluster.put(&app("shop"), &json!({"spec": {}}));
     world.until_accepted("shop").await;
-    let revision = ObjectKey::new(Kind::Revision, "team", "shop-1");
+    let revision = ObjectKey::new(Kind::Revision, "shop", "shop-1");
     until("its Revision", || async { world.cluster.object(&revision).is_some() }).await;
-    let pods = ObjectKey::new(Kind::Deployment, "team", "mr-shared-ingest");
+    let pods = ObjectKey::new(Kind::Deployment, "shop", "mr-shared-ingest");
     assert!(world.cluster.object(&pods).is_some());
     sleep(Duration::from_secs(300)).await;
     world.cluster.forget_writes();
