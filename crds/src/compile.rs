@@ -6,7 +6,7 @@ mod app;
 mod installation;
 
 pub use access::{AccessInput, compile_access};
-pub use app::{AppInput, WRITE_KEY_DEFAULT, compile_app};
+pub use app::{AppInput, WRITE_KEY_DEFAULT, WRITE_KEY_DEFAULT_PREVIOUS, compile_app};
 pub use installation::{IngestLimits, Installation, TopicDefaults, TopicsDefaults};
 
 use std::fmt::Write as _;

@@ -57,6 +57,8 @@ pub mod reason {
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
     /// Accepted and stored differ beyond the lag.
     pub const UNBALANCED: &str = "Unbalanced";
+    /// This release does not do it yet.
+    pub const NOT_SUPPORTED: &str = "NotSupported";
     /// Switched off in the resource.
     pub const DISABLED: &str = "Disabled";
 }

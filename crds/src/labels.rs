@@ -57,6 +57,8 @@ pub const PEPPER: &str = "pepper";
 pub const ADMIN_SECRET: &str = "millrace.admin";
 /// Key of the admin token.
 pub const ADMIN_TOKEN: &str = "token";
+/// Key of what the operator presents to read `/state`, in [`ADMIN_SECRET`].
+pub const STATE_TOKEN: &str = "state-token";
 
 /// Name of the objects of one role of one data plane: Deployment or StatefulSet, Service, ServiceAccount, Role and so
 /// on. The prefix is short because a StatefulSet's name may have 52 characters: its pods carry it with a hash of ten

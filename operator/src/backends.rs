@@ -1,6 +1,9 @@
 //! What the reconciles ask of the back ends: topics, tables, and what pods say of themselves. Each has a live
 //! implementation and one in memory.
 
+pub mod memory;
+pub mod pods;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -77,7 +80,7 @@ pub trait Tables: Send + Sync + 'static {
 /// What pods say of themselves.
 #[async_trait]
 pub trait Pods: Send + Sync + 'static {
-    /// Asks one pod for its `/state`.
+    /// Asks one pod for its state; the address is the URL of its `/state`.
     async fn state(&self, address: &str, token: &Sensitive) -> Result<PodState, BackendError>;
 }
 

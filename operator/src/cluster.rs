@@ -7,10 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::Value;
 
 use crate::kind::Kind;
+
+pub mod live;
+pub mod memory;
+mod store;
 
 /// Field manager of everything the operator applies; the one owner of those fields.
 pub const MANAGER: &str = "millrace-operator";
@@ -35,6 +39,53 @@ impl ObjectKey {
     }
 }
 
+impl ObjectKey {
+    /// The place of an object; `None` for one without a name or of a kind that is not ours to know.
+    pub fn of(object: &DynamicObject) -> Option<Self> {
+        let types = object.types.as_ref()?;
+        let kind = Kind::ALL.into_iter().find(|kind| {
+            let resource = kind.resource();
+            resource.kind == types.kind && resource.api_version == types.api_version
+        })?;
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        Some(Self::new(kind, namespace, object.metadata.name.as_deref()?))
+    }
+}
+
+/// Something happened to an object.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// To which.
+    pub key: ObjectKey,
+    /// Its state, or its last one.
+    pub object: Arc<DynamicObject>,
+    /// Whether it is there no more.
+    pub is_gone: bool,
+    /// Who did it.
+    pub author: Author,
+}
+
+/// Who changed an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// This process.
+    Us,
+    /// Anybody else.
+    Others,
+}
+
+/// Names one state of one object.
+fn version_of(metadata: &ObjectMeta) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.uid), part(&metadata.resource_version))
+}
+
+/// Whether an object carries all these labels.
+pub(crate) fn has_labels(object: &DynamicObject, labels: &BTreeMap<&str, &str>) -> bool {
+    let of = |name: &str| object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    labels.iter().all(|(name, value)| of(name).is_some_and(|is| is == value))
+}
+
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
@@ -49,6 +100,12 @@ impl fmt::Display for ObjectKey {
 pub trait Cluster: Send + Sync + 'static {
     /// One object, if it is there.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Arc<DynamicObject>>, ClusterError>;
+
+    /// What changes whenever a Secret changes; `None` when there is none. Shows no value.
+    async fn secret_version(&self, key: &ObjectKey) -> Result<Option<String>, ClusterError> {
+        let found = self.get(key).await?;
+        Ok(found.map(|found| version_of(&found.metadata)))
+    }
 
     /// Objects of a kind that carry all these labels, by namespace and name. No namespace means every one served.
     /// Never asked for [`Kind::Secret`].

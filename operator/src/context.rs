@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_crds::resolved::{Credentials, Role};
 
-use crate::apply::ApplyError;
+use crate::apply::{ApplyError, Settled};
 use crate::backends::{BackendError, Backends};
 use crate::cluster::{Cluster, ClusterError};
 use crate::installation::Installation;
@@ -26,19 +26,48 @@ pub struct Context {
     pub accounts: Arc<Accounts>,
     /// Id of this cluster in claims.
     pub cluster_id: String,
+    /// The operator's own namespace: from there alone pods let their admin port be reached.
+    pub operator_namespace: String,
     /// Fills with random bytes; a fixed sequence in tests.
     pub random: fn(&mut [u8]),
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What the API server made of our intents, kept from round to round.
+    pub settled: Arc<Settled>,
+}
+
+/// A context around these, for tests and benchmarks: a small installation, no accounts, random bytes that are none.
+pub fn for_tests(cluster: Arc<dyn Cluster>, backends: Arc<dyn Backends>) -> Context {
+    let installation = serde_json::json!({
+        "image": {"reference": "millrace-dataplane:test"},
+        "kafka": {"brokers": "kafka:9092"},
+        "clickhouse": {"url": "http://clickhouse:8123"},
+    });
+    Context {
+        cluster,
+        backends,
+        reports: Arc::new(Reports::default()),
+        installation: Arc::new(serde_json::from_value(installation).expect("written here")),
+        accounts: Arc::new(Accounts::default()),
+        cluster_id: "test".to_owned(),
+        operator_namespace: "millrace-system".to_owned(),
+        random: |bytes| bytes.fill(7),
+        metrics: Arc::new(Metrics::new().expect("every name is registered once")),
+        settled: Arc::new(Settled::default()),
+    }
 }
 
 /// Accounts on the installation's back ends, one per role; read from files at start and when they change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// Kafka, by role.
     pub kafka: std::collections::BTreeMap<Role, Credentials>,
     /// ClickHouse, by role.
     pub clickhouse: std::collections::BTreeMap<Role, Credentials>,
+    /// The operator's own on Kafka.
+    pub kafka_operator: Option<Credentials>,
+    /// The operator's own on ClickHouse.
+    pub clickhouse_operator: Option<Credentials>,
 }
 
 /// When to look at an object again if nothing wakes it before.

@@ -3,14 +3,21 @@
 //! [`installation`] is what is set; [`kind`], [`cluster`] and [`backends`] say what is read and written, [`plan`] what is
 //! to be done and [`apply`] does it.
 
+pub mod app;
 pub mod apply;
 pub mod backends;
 pub mod cluster;
 pub mod context;
+mod fields;
 pub mod generate;
 pub mod installation;
 pub mod kind;
 pub mod metrics;
+pub mod namespace;
 pub mod plan;
+pub mod poller;
+pub mod queue;
 pub mod reports;
 pub mod settings;
+pub mod watch;
+pub mod workloads;

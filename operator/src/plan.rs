@@ -6,11 +6,16 @@ use millrace_crds::names::AppId;
 use millrace_crds::schema::{Owner, Statement};
 use millrace_crds::topics::Change;
 
+use crate::backends::Connection;
 use crate::cluster::ObjectKey;
 
 /// Steps of one reconcile; nothing to do is an empty plan.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// Where steps on topics go; the installation's Kafka when absent.
+    pub kafka: Option<Connection>,
+    /// Where steps on tables go; the installation's ClickHouse when absent.
+    pub clickhouse: Option<Connection>,
     /// In this order. A step that fails stops those after it.
     pub steps: Vec<Step>,
 }

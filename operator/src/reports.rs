@@ -38,9 +38,9 @@ impl Reports {
         news
     }
 
-    /// Forgets pods of a namespace that are gone.
-    pub fn retain(&self, namespace: &str, is_there: impl Fn(&str) -> bool) {
-        self.lock().retain(|(of, pod), _| of != namespace || is_there(pod));
+    /// Forgets pods that are gone; asks with namespace and name.
+    pub fn retain(&self, is_there: impl Fn(&str, &str) -> bool) {
+        self.lock().retain(|(namespace, pod), _| is_there(namespace, pod));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Report>> {

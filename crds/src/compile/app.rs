@@ -16,6 +16,8 @@ use crate::{schema, topics, validate};
 
 /// Name of the key that the caller generates for an App without `writeKeys`.
 pub const WRITE_KEY_DEFAULT: &str = "default";
+/// Name of the generated key before the last rotation, while it still opens the App.
+pub const WRITE_KEY_DEFAULT_PREVIOUS: &str = "default-previous";
 
 /// What an App is compiled from.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,8 @@ pub struct AppInput<'a> {
     pub integrations: &'a [(&'a str, &'a IntegrationSpec)],
     /// Digest of each write key, by the key's name: lower-case hexadecimal of HMAC-SHA256 under the namespace's
     /// pepper. For an App without `writeKeys` the caller generates a key and gives its digest under the name
-    /// [`WRITE_KEY_DEFAULT`]. Digests that no key asks for are ignored, so that a removed key opens nothing.
+    /// [`WRITE_KEY_DEFAULT`], and while a rotation overlaps, the one before under [`WRITE_KEY_DEFAULT_PREVIOUS`].
+    /// Digests that no key asks for are ignored, so that a removed key opens nothing.
     pub key_digests: &'a BTreeMap<String, String>,
     /// What fills the rest.
     pub installation: &'a Installation,
@@ -87,10 +90,12 @@ fn compile_write_keys(
 ) -> BTreeMap<String, WriteKey> {
     let path = Path::root("spec").field("ingest").field("writeKeys");
     if spec.write_keys.is_empty() {
-        let generated = digest_of(WRITE_KEY_DEFAULT, digests, &path, report);
-        let key =
-            generated.map(|digest| WriteKey { digest, allowed_origins: BTreeSet::new(), dialect: None });
-        return key.into_iter().map(|key| (WRITE_KEY_DEFAULT.to_owned(), key)).collect();
+        let previous = digests.contains_key(WRITE_KEY_DEFAULT_PREVIOUS).then_some(WRITE_KEY_DEFAULT_PREVIOUS);
+        let generated = [WRITE_KEY_DEFAULT].into_iter().chain(previous).filter_map(|name| {
+            let digest = digest_of(name, digests, &path, report)?;
+            Some((name.to_owned(), WriteKey { digest, allowed_origins: BTreeSet::new(), dialect: None }))
+        });
+        return generated.collect();
     }
     let mut keys: BTreeMap<String, WriteKey> = BTreeMap::new();
     for (index, key) in spec.write_keys.iter().enumerate() {
