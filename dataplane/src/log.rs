@@ -1,13 +1,14 @@
 //! The log: durable topics with partitions, positions of consumer groups, and transactions over both.
-//! Embedded (one process, fjall) and memory (tests) are here; Kafka satisfies the same traits.
+//! Kafka (the cluster), embedded (one process, fjall) and memory (tests) satisfy the same traits.
 //!
 //! Guarantees every implementation keeps:
 //! - an append that returned `Ok` survives the loss of power; one that returned an error may or may not be there;
 //! - records of one partition are read in the order of their offsets; an offset is never reused;
 //! - a transaction is visible as a whole or not at all, positions included;
-//! - `appended_at` never goes back within a partition.
+//! - `appended_at` never goes back within a partition, on Kafka as far as its brokers' clocks do not.
 
 pub mod embedded;
+pub mod kafka;
 mod local;
 pub mod memory;
 
@@ -162,7 +163,7 @@ pub trait Log: Send + Sync + 'static {
     /// Appends and returns the offsets, in the order given, once every record is durable.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError>;
 
-    /// Joins a group. The first thing the consumer tells is `Assigned`.
+    /// Joins a group. The first thing the consumer tells is `Assigned`, which waits for the group.
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Consumer>, LogError>;
 
     /// A transactional producer; a second one with the same id fences the first.
@@ -174,8 +175,15 @@ pub trait Log: Send + Sync + 'static {
     /// First and next offset of a partition.
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError>;
 
-    /// Reads outside any group, from an offset on; empty at the end. Starts at the low watermark when `from` is
-    /// below it: compare the first offset returned.
+    /// The end of a partition, once everything before it is decided: what a transaction that was open at the call
+    /// brought is then either readable or gone. Waits for that where [`Log::watermarks`] stops before it.
+    async fn settled_end(&self, of: &TopicPartition) -> Result<u64, LogError> {
+        Ok(self.watermarks(of).await?.high)
+    }
+
+    /// Reads outside any group, from an offset on. Empty only at the end, that is when no record between `from` and
+    /// the high watermark is left. Starts at the low watermark when `from` is below it: compare the first offset
+    /// returned.
     async fn read(
         &self,
         of: &TopicPartition,
@@ -258,6 +266,15 @@ pub enum LogError {
     /// The commit may or may not have happened.
     #[error("the outcome of the transaction is unknown")]
     UnknownOutcome,
+    /// The log does not answer, or not as it should. It may pass.
+    #[error("the log is not available: it cannot {step}")]
+    Unavailable {
+        /// What was to be done.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The log is shutting down.
     #[error("the log is closed")]
     Closed,
@@ -276,7 +293,7 @@ impl LogError {
     /// Whether the same call may succeed later without a change of the input.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull | Self::DiskFull { .. } | Self::UnknownOutcome => true,
+            Self::QueueFull | Self::DiskFull { .. } | Self::UnknownOutcome | Self::Unavailable { .. } => true,
             Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::TooLarge { .. }

@@ -1,4 +1,5 @@
-//! What every log promises, tried on the embedded and the memory one alike; then what only one of them has.
+//! What every log promises, tried on the embedded and the memory one alike (`tests/kafka` tries the same on Kafka);
+//! then what only one of them has.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -8,6 +9,8 @@ mod bench;
 mod embedded;
 #[path = "log/groups.rs"]
 mod groups;
+#[path = "log/local.rs"]
+mod local;
 #[path = "log/memory.rs"]
 mod memory;
 #[path = "log/model.rs"]

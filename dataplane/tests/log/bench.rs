@@ -160,8 +160,18 @@ impl Bench {
     }
 }
 
-/// Runs a test on both logs.
-pub(crate) async fn on_both(test: impl AsyncFn(&mut Bench)) {
+/// The topic most tests use; the tests of other logs have one each.
+pub(crate) fn events() -> &'static str {
+    EVENTS
+}
+
+/// A name that no other test uses: here every test has a log of its own.
+pub(crate) fn own(name: &str) -> String {
+    name.to_owned()
+}
+
+/// Runs a test on both logs of one process.
+pub(crate) async fn on_each(test: impl AsyncFn(&mut Bench)) {
     for kind in [Kind::Embedded, Kind::Memory] {
         let mut bench = Bench::new(kind);
         bench.ensure(&[topic(EVENTS, 2)]).await;

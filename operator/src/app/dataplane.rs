@@ -108,7 +108,9 @@ fn standing(pod: &PodSeen, target: &Target) -> Standing {
         Some(Err(words)) => return Standing::Silent(words.clone()),
         Some(Ok(said)) => said,
     };
-    let Some(scope) = said.scopes.get(&target.scope) else { return Standing::Behind };
+    let Some(scope) = said.scopes.get(&target.scope) else {
+        return Standing::Silent(format!("it runs nothing of `{}` yet", target.scope));
+    };
     if scope.running.as_ref().is_some_and(|r| r.sequence == target.sequence && r.hash == target.hash) {
         return Standing::Runs;
     }
@@ -157,12 +159,16 @@ fn behind(
     before: Before,
     now: Timestamp,
 ) -> Option<Verdict> {
-    let is_excused = |pod: &PodSeen| before == Before::Ready && now.duration_since(pod.created) < YOUNG;
-    let awaited = standings.iter().filter(|(pod, s)| *s != Standing::Runs && !is_excused(pod));
+    let is_awaited = |(pod, standing): &&(&PodSeen, Standing)| match standing {
+        Standing::Runs => false,
+        Standing::Behind | Standing::Refuses(_) => true,
+        Standing::Silent(_) => before == Before::NotReady || now.duration_since(pod.created) >= YOUNG,
+    };
+    let awaited = standings.iter().filter(is_awaited);
     let named = names(awaited.map(|(pod, _)| *pod))?;
     let runs = standings.iter().filter(|(_, standing)| *standing == Standing::Runs).count();
     let words = standings.iter().find_map(|(pod, standing)| match standing {
-        Standing::Silent(words) => Some(format!("; pod `{}` gives no state: {words}", pod.name)),
+        Standing::Silent(words) => Some(format!("; pod `{}`: {words}", pod.name)),
         Standing::Runs | Standing::Behind | Standing::Refuses(_) => None,
     });
     let message = format!(
@@ -202,6 +208,3 @@ fn names<'a>(pods: impl Iterator<Item = &'a PodSeen>) -> Option<String> {
 fn count(pods: usize) -> u32 {
     u32::try_from(pods).unwrap_or(u32::MAX)
 }
-
-#[cfg(test)]
-mod tests;

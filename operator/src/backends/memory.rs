@@ -15,6 +15,7 @@ use millrace_crds::state::PodState;
 use millrace_crds::topics::{Change, Observed};
 
 use super::{BackendError, Backends, Connection, Durability, Pods, Tables, Topics};
+use crate::cluster::memory::Moment;
 
 /// Calls that are remembered; older ones are forgotten.
 const CALLS_MAX: usize = 100_000;
@@ -55,6 +56,8 @@ pub enum Effect {
     Reads,
     /// It changes.
     Writes,
+    /// It would have changed, but the back end failed.
+    Fails,
 }
 
 /// Kafka, ClickHouse and pods in memory. Clones share the same world.
@@ -72,6 +75,14 @@ struct World {
     failures: BTreeMap<Which, Failure>,
     durability: Option<Durability>,
     calls: Vec<Call>,
+    crash: Option<Crash>,
+}
+
+/// The process ends at a change: this one and all after it fail, here and wherever `spread` takes it.
+struct Crash {
+    changes_left: usize,
+    moment: Moment,
+    spread: Box<dyn Fn() + Send>,
 }
 
 #[derive(Default)]
@@ -135,6 +146,17 @@ impl Memory {
         self.lock().clickhouse("").databases.insert(name.to_owned(), database);
     }
 
+    /// Crashes at the n-th change from now, counted from 1: before or after it happens. `spread` is called then, so that
+    /// a test can end the rest of the process too.
+    pub fn crash_at(&self, change: usize, moment: Moment, spread: impl Fn() + Send + 'static) {
+        self.lock().crash = Some(Crash { changes_left: change, moment, spread: Box::new(spread) });
+    }
+
+    /// Ends the crash; one that has not come yet does not come any more. Whether it had come.
+    pub fn restart(&self) -> bool {
+        self.lock().crash.take().is_some_and(|crash| crash.changes_left == 0)
+    }
+
     /// What a pod at an address answers.
     pub fn put_pod(&self, address: &str, state: PodState) {
         self.lock().pods.insert(address.to_owned(), state);
@@ -169,6 +191,11 @@ impl Memory {
         std::mem::take(&mut self.lock().calls)
     }
 
+    /// Number of changes since calls were last taken.
+    pub fn changes(&self) -> usize {
+        self.lock().calls.iter().filter(|call| call.effect == Effect::Writes).count()
+    }
+
     /// Changes since the last time, in words; forgets reads too.
     pub fn take_writes(&self) -> Vec<String> {
         let calls = self.take_calls().into_iter();
@@ -194,11 +221,37 @@ impl World {
         self.clickhouses.entry(endpoint.to_owned()).or_default()
     }
 
+    /// Whether a change still happens, by the crash that was ordered.
+    fn survives(&mut self, effect: Effect) -> Result<After, BackendError> {
+        let lost = BackendError {
+            reason: reason::UNREACHABLE,
+            message: "the process crashed here".to_owned(),
+            retryable: true,
+        };
+        let Some(crash) = &mut self.crash else { return Ok(After::Answered) };
+        if crash.changes_left == 0 {
+            return Err(lost);
+        }
+        if effect != Effect::Writes {
+            return Ok(After::Answered);
+        }
+        crash.changes_left -= 1;
+        if crash.changes_left > 0 {
+            return Ok(After::Answered);
+        }
+        (crash.spread)();
+        match crash.moment {
+            Moment::Before => Err(lost),
+            Moment::After => Ok(After::Lost(lost)),
+        }
+    }
+
     fn called(&mut self, which: Which, effect: Effect, words: String) -> Result<(), BackendError> {
         if self.calls.len() == CALLS_MAX {
             self.calls.remove(0);
         }
-        self.calls.push(Call { effect, words });
+        let is_lost = effect == Effect::Writes && self.failures.contains_key(&which);
+        self.calls.push(Call { effect: if is_lost { Effect::Fails } else { effect }, words });
         let name = match which {
             Which::Kafka => "Kafka at `kafka.test:9092`",
             Which::ClickHouse => "ClickHouse at `http://clickhouse.test:8123`",
@@ -220,6 +273,12 @@ impl World {
     }
 }
 
+/// What becomes of an answer.
+enum After {
+    Answered,
+    Lost(BackendError),
+}
+
 /// A back end at an endpoint.
 struct Place {
     memory: Memory,
@@ -227,16 +286,40 @@ struct Place {
 }
 
 impl Place {
-    fn called(
+    fn ask<T>(
+        &self,
+        which: Which,
+        words: String,
+        ask: impl FnOnce(&mut World) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        self.call(which, Effect::Reads, words, ask)
+    }
+
+    fn change(
+        &self,
+        which: Which,
+        words: String,
+        change: impl FnOnce(&mut World) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        self.call(which, Effect::Writes, words, change)
+    }
+
+    fn call<T>(
         &self,
         which: Which,
         effect: Effect,
         words: String,
-    ) -> Result<MutexGuard<'_, World>, BackendError> {
+        call: impl FnOnce(&mut World) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
         let mut world = self.memory.lock();
         let at = if self.endpoint.is_empty() { String::new() } else { format!(" at {}", self.endpoint) };
+        let after = world.survives(effect)?;
         world.called(which, effect, words + &at)?;
-        Ok(world)
+        let answer = call(&mut world)?;
+        match after {
+            After::Answered => Ok(answer),
+            After::Lost(lost) => Err(lost),
+        }
     }
 }
 
@@ -253,20 +336,23 @@ impl Backends for Memory {
 #[async_trait]
 impl Topics for Place {
     async fn observe(&self, names: &[String]) -> Result<Vec<Observed>, BackendError> {
-        let mut world = self.called(Which::Kafka, Effect::Reads, "observe topics".to_owned())?;
-        let topics = &world.kafka(&self.endpoint).topics;
-        Ok(names.iter().filter_map(|name| topics.get(name).cloned()).collect())
+        self.ask(Which::Kafka, "observe topics".to_owned(), |world| {
+            let topics = &world.kafka(&self.endpoint).topics;
+            Ok(names.iter().filter_map(|name| topics.get(name).cloned()).collect())
+        })
     }
 
     async fn owner(&self, app: &AppId) -> Result<Option<Owner>, BackendError> {
-        let mut world = self.called(Which::Kafka, Effect::Reads, format!("owner of {app}"))?;
-        Ok(world.kafka(&self.endpoint).owners.get(app).cloned())
+        self.ask(Which::Kafka, format!("owner of {app}"), |world| {
+            Ok(world.kafka(&self.endpoint).owners.get(app).cloned())
+        })
     }
 
     async fn claim(&self, app: &AppId, owner: &Owner) -> Result<(), BackendError> {
-        let mut world = self.called(Which::Kafka, Effect::Writes, format!("claim topics of {app}"))?;
-        world.kafka(&self.endpoint).owners.insert(app.clone(), owner.clone());
-        Ok(())
+        self.change(Which::Kafka, format!("claim topics of {app}"), |world| {
+            world.kafka(&self.endpoint).owners.insert(app.clone(), owner.clone());
+            Ok(())
+        })
     }
 
     async fn carry_out(&self, change: &Change) -> Result<(), BackendError> {
@@ -275,52 +361,79 @@ impl Topics for Place {
             Change::Grow { name, to, .. } => format!("grow topic {name} to {to}"),
             Change::SetRetention { name, .. } => format!("set retention of topic {name}"),
         };
-        let mut world = self.called(Which::Kafka, Effect::Writes, words)?;
-        let topics = &mut world.kafka(&self.endpoint).topics;
-        match change {
-            Change::Create(topic) => {
-                topics.entry(topic.name.clone()).or_insert_with(|| Observed {
-                    name: topic.name.clone(),
-                    partitions: topic.partitions,
-                    retention_ms: topic.retention_ms,
-                    retention_bytes: topic.retention_bytes,
-                });
-            }
-            Change::Grow { name, to, .. } => {
-                if let Some(topic) = topics.get_mut(name) {
-                    topic.partitions = topic.partitions.max(*to);
-                }
-            }
-            Change::SetRetention { name, retention_ms, retention_bytes } => {
-                if let Some(topic) = topics.get_mut(name) {
-                    (topic.retention_ms, topic.retention_bytes) = (*retention_ms, *retention_bytes);
-                }
-            }
-        }
-        Ok(())
+        self.change(Which::Kafka, words, |world| {
+            change_topics(&mut world.kafka(&self.endpoint).topics, change);
+            Ok(())
+        })
     }
 
     async fn delete(&self, app: &AppId, names: &[String]) -> Result<(), BackendError> {
-        let mut world = self.called(Which::Kafka, Effect::Writes, format!("delete topics of {app}"))?;
-        let kafka = world.kafka(&self.endpoint);
-        kafka.topics.retain(|name, _| !names.contains(name));
-        kafka.owners.remove(app);
-        Ok(())
+        self.change(Which::Kafka, format!("delete topics of {app}"), |world| {
+            let kafka = world.kafka(&self.endpoint);
+            kafka.topics.retain(|name, _| !names.contains(name));
+            kafka.owners.remove(app);
+            Ok(())
+        })
     }
 
     async fn durability(&self, _names: &[String]) -> Result<Durability, BackendError> {
-        let world = self.called(Which::Kafka, Effect::Reads, "durability of topics".to_owned())?;
-        Ok(world.durability.unwrap_or(Durability { replication: 3, in_sync_min: 2 }))
+        self.ask(Which::Kafka, "durability of topics".to_owned(), |world| {
+            Ok(world.durability.unwrap_or(Durability { replication: 3, in_sync_min: 2 }))
+        })
+    }
+}
+
+fn change_topics(topics: &mut BTreeMap<String, Observed>, change: &Change) {
+    match change {
+        Change::Create(topic) => {
+            topics.entry(topic.name.clone()).or_insert_with(|| Observed {
+                name: topic.name.clone(),
+                partitions: topic.partitions,
+                retention_ms: topic.retention_ms,
+                retention_bytes: topic.retention_bytes,
+            });
+        }
+        Change::Grow { name, to, .. } => {
+            if let Some(topic) = topics.get_mut(name) {
+                topic.partitions = topic.partitions.max(*to);
+            }
+        }
+        Change::SetRetention { name, retention_ms, retention_bytes } => {
+            if let Some(topic) = topics.get_mut(name) {
+                (topic.retention_ms, topic.retention_bytes) = (*retention_ms, *retention_bytes);
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Tables for Place {
     async fn plan(&self, desired: &Schema, owner: &Owner) -> Result<Vec<Statement>, BackendError> {
-        let words = format!("plan database {}", desired.database);
-        let mut world = self.called(Which::ClickHouse, Effect::Reads, words)?;
-        let clickhouse = world.clickhouse(&self.endpoint);
-        let found = clickhouse.databases.get(&desired.database);
+        self.ask(Which::ClickHouse, format!("plan database {}", desired.database), |world| {
+            world.clickhouse(&self.endpoint).plan(desired, owner)
+        })
+    }
+
+    async fn carry_out(&self, statement: &Statement) -> Result<(), BackendError> {
+        let words = format!("change {}: {}", statement.object, first_words(&statement.text));
+        self.change(Which::ClickHouse, words, |world| world.clickhouse(&self.endpoint).carry_out(statement))
+    }
+
+    async fn drop_database(&self, database: &str, owner: &Owner) -> Result<(), BackendError> {
+        self.change(Which::ClickHouse, format!("drop database {database}"), |world| {
+            let databases = &mut world.clickhouse(&self.endpoint).databases;
+            let Some(found) = databases.get(database) else { return Ok(()) };
+            schema::claim(database, Some(&found.comment), owner)
+                .map_err(|taken| refused(reason::OWNED_BY_ANOTHER, taken.to_string()))?;
+            databases.remove(database);
+            Ok(())
+        })
+    }
+}
+
+impl ClickHouse {
+    fn plan(&mut self, desired: &Schema, owner: &Owner) -> Result<Vec<Statement>, BackendError> {
+        let found = self.databases.get(&desired.database);
         let claim = schema::claim(&desired.database, found.map(|d| d.comment.as_str()), owner)
             .map_err(|taken| refused(reason::OWNED_BY_ANOTHER, taken.to_string()))?;
         let observed = ObservedSchema { tables: found.map(|d| d.tables.clone()).unwrap_or_default() };
@@ -333,29 +446,25 @@ impl Tables for Place {
         if let Some(statement) = &claimed {
             let comment = serde_json::to_string(owner).expect("a struct of strings always serializes");
             let meaning = Meaning::Owned { database: desired.database.clone(), comment };
-            clickhouse.meanings.insert(statement.text.clone(), meaning);
+            self.meanings.insert(statement.text.clone(), meaning);
         }
         for statement in &changes {
             if let Some(becomes) = desired_object(desired, &statement.object, &observed) {
                 let (database, name) = (desired.database.clone(), statement.object.clone());
                 let meaning = Meaning::Table { database, name, becomes };
-                clickhouse.meanings.insert(statement.text.clone(), meaning);
+                self.meanings.insert(statement.text.clone(), meaning);
             }
         }
         Ok(claimed.into_iter().chain(changes).collect())
     }
 
-    async fn carry_out(&self, statement: &Statement) -> Result<(), BackendError> {
-        let words = format!("change {}: {}", statement.object, first_words(&statement.text));
-        let mut world = self.called(Which::ClickHouse, Effect::Writes, words)?;
-        let clickhouse = world.clickhouse(&self.endpoint);
-        match clickhouse.meanings.get(&statement.text).cloned() {
+    fn carry_out(&mut self, statement: &Statement) -> Result<(), BackendError> {
+        match self.meanings.get(&statement.text).cloned() {
             Some(Meaning::Owned { database, comment }) => {
-                clickhouse.databases.entry(database).or_default().comment = comment;
+                self.databases.entry(database).or_default().comment = comment;
                 Ok(())
             }
-            Some(Meaning::Table { database, name, becomes }) => match clickhouse.databases.get_mut(&database)
-            {
+            Some(Meaning::Table { database, name, becomes }) => match self.databases.get_mut(&database) {
                 Some(database) => {
                     database.tables.insert(name, becomes);
                     Ok(())
@@ -364,17 +473,6 @@ impl Tables for Place {
             },
             None => Err(refused(reason::REFUSED, format!("nobody planned `{}`", statement.text))),
         }
-    }
-
-    async fn drop_database(&self, database: &str, owner: &Owner) -> Result<(), BackendError> {
-        let mut world =
-            self.called(Which::ClickHouse, Effect::Writes, format!("drop database {database}"))?;
-        let databases = &mut world.clickhouse(&self.endpoint).databases;
-        let Some(found) = databases.get(database) else { return Ok(()) };
-        schema::claim(database, Some(&found.comment), owner)
-            .map_err(|taken| refused(reason::OWNED_BY_ANOTHER, taken.to_string()))?;
-        databases.remove(database);
-        Ok(())
     }
 }
 
@@ -479,7 +577,8 @@ mod tests {
         assert_eq!(failed.reason, reason::UNREACHABLE);
         memory.fail(Which::Kafka, None);
         memory.topics(None).claim(&app, &owner("1")).await.unwrap();
-        assert_eq!(memory.take_writes().len(), 2);
+        let effects: Vec<Effect> = memory.take_calls().into_iter().map(|call| call.effect).collect();
+        assert_eq!(effects, [Effect::Fails, Effect::Writes]);
         assert_eq!(memory.owner_of(&app), Some(owner("1")));
     }
 }

@@ -1,0 +1,117 @@
+//! What the brokers say about topics, kept until something shows that it is no longer true.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use millrace_provision::kafka::{Admin, KafkaError};
+
+use super::error::not_told;
+use crate::log::{LogError, NewRecord, TopicInfo, TopicPartition};
+
+/// What brokers take where their settings may not be read.
+const RECORD_BYTES_DEFAULT: usize = 1_000_000;
+
+/// A topic as it was last seen.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Name, identity, partitions.
+    pub(super) info: TopicInfo,
+    /// Largest record it takes.
+    pub(super) record_bytes_max: usize,
+}
+
+/// Topics that were asked for.
+pub(super) struct Topics {
+    admin: Admin,
+    known: RwLock<HashMap<Arc<str>, Known>>,
+    /// One question at a time: what one caller learns answers the others.
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Topics {
+    pub(super) fn new(admin: Admin) -> Self {
+        Self { admin, known: RwLock::default(), asking: tokio::sync::Mutex::default() }
+    }
+
+    /// Asks the brokers.
+    pub(super) async fn ask(&self, name: &str) -> Result<Known, LogError> {
+        match self.observe(name).await? {
+            Some(known) => {
+                let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                all.insert(Arc::clone(&known.info.name), known.clone());
+                Ok(known)
+            }
+            None => {
+                self.forget(name);
+                Err(LogError::UnknownTopic { topic: name.to_owned() })
+            }
+        }
+    }
+
+    async fn observe(&self, name: &str) -> Result<Option<Known>, LogError> {
+        let info = |id, partitions| TopicInfo { name: Arc::from(name), id, partitions };
+        match self.admin.observe(&[name]).await {
+            Ok(found) => Ok(found.into_iter().next().map(|found| Known {
+                info: info(found.id, found.topic.partitions),
+                record_bytes_max: found.record_bytes_max,
+            })),
+            // Who may use a topic may not always read its settings.
+            Err(KafkaError::Refused { .. }) => {
+                let found = self.admin.describe(&[name]).await.map_err(not_told)?;
+                Ok(found.into_iter().next().map(|found| Known {
+                    info: info(found.id, found.partitions),
+                    record_bytes_max: RECORD_BYTES_DEFAULT,
+                }))
+            }
+            Err(error) => Err(not_told(error)),
+        }
+    }
+
+    /// The topic of a partition that exists.
+    pub(super) async fn of(&self, of: &TopicPartition) -> Result<Known, LogError> {
+        if let Some(known) = self.has(of) {
+            return Ok(known);
+        }
+        let _only_one = self.asking.lock().await;
+        if let Some(known) = self.has(of) {
+            return Ok(known);
+        }
+        let known = self.ask(&of.topic).await?;
+        if of.partition < known.info.partitions {
+            Ok(known)
+        } else {
+            Err(LogError::UnknownPartition { partition: of.clone() })
+        }
+    }
+
+    fn has(&self, of: &TopicPartition) -> Option<Known> {
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&of.topic).filter(|known| of.partition < known.info.partitions).cloned()
+    }
+
+    /// What was known about it turned out wrong.
+    pub(super) fn forget(&self, name: &str) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Whether the brokers will take these records; returns their bytes.
+    pub(super) async fn check(&self, records: &[NewRecord]) -> Result<usize, LogError> {
+        let mut bytes_all = 0;
+        let mut last: Option<Known> = None;
+        for NewRecord { to, key, value } in records {
+            // Records of one call mostly go to one topic.
+            let is_same = |known: &Known| known.info.name == to.topic && to.partition < known.info.partitions;
+            let known = match last.take().filter(is_same) {
+                Some(known) => known,
+                None => self.of(to).await?,
+            };
+            let bytes = key.len() + value.len();
+            if bytes > known.record_bytes_max {
+                return Err(LogError::TooLarge { bytes, bytes_max: known.record_bytes_max });
+            }
+            bytes_all += bytes;
+            last = Some(known);
+        }
+        Ok(bytes_all)
+    }
+}

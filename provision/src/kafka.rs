@@ -1,0 +1,13 @@
+//! Topics on Kafka: names in, what is there out; changes in, topics that have them out. Decides nothing itself.
+//! Safe to repeat: what exists already is left as it is. Topics are made here and nowhere else: no client of
+//! Millrace lets a broker make one by itself.
+
+mod admin;
+mod error;
+mod native;
+mod settings;
+
+pub use admin::{Admin, ObservedTopic, RECORD_BYTES_MAX, Replication};
+pub use error::{KafkaError, is_refusal, is_unreachable};
+pub use native::{Cluster, Described};
+pub use settings::{Ca, Mechanism, Password, Sasl, Settings, SettingsError};
