@@ -8,6 +8,8 @@ use millrace_crds::generated::{self, EXAMPLES, Example};
 use millrace_crds::manifest::Source;
 use millrace_crds::problem::Problem;
 
+use crate::workloads::golden;
+
 /// Why generated files could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -51,8 +53,9 @@ pub fn write_crds(dir: &Path) -> Result<Vec<PathBuf>, GenerateError> {
 
 /// Writes every generated file below `root`, and gives their paths.
 pub fn write_all(root: &Path) -> Result<Vec<PathBuf>, GenerateError> {
-    let files =
+    let mut files =
         generated::files(&examples(root)?).map_err(|problems| GenerateError::Examples { problems })?;
+    files.extend(golden::files());
     files.into_iter().map(|(path, text)| write(root.join(path), &text)).collect()
 }
 

@@ -72,6 +72,3 @@ fn next(gathered: &Gathered, access: &access::Access<'_>) -> Next {
         Next::OnChange
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@
 
 mod admission;
 mod expose;
+pub mod golden;
 mod identity;
 mod pod;
 mod service;
@@ -196,6 +197,3 @@ impl Part<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,11 +78,12 @@ pub(super) fn access<'a>(gathered: &'a Gathered, now: Timestamp) -> Access<'a> {
     let held =
         revisions.iter().rev().find(|revision| revision.is_held).map(|revision| revision.name.as_str());
     let wanted = next(compiled(gathered, &sound(gathered)), rollout(gathered), &revisions);
-    let obstacle = obstacle(gathered, &problems, held).filter(|obstacle| match obstacle {
-        Obstacle::Refused { .. } => true,
+    let refused = problems.iter().find(|(_, of)| !of.is_empty());
+    let obstacle = match refused {
+        Some((policy, _)) => Some(Obstacle::Refused { policy: (*policy).to_owned() }),
         // Nothing is kept back where nothing newer is to be said.
-        Obstacle::Held { .. } | Obstacle::Paused { .. } => wanted.is_some(),
-    });
+        None => wanted.as_ref().and_then(|_| brake(gathered, held)),
+    };
     let publish = match &obstacle {
         Some(_) if !revisions.is_empty() => None,
         Some(_) => next(compiled(gathered, &[]), Rollout::default(), &revisions),
@@ -147,17 +148,11 @@ fn too_large(namespace: &str, name: &str, size: usize) -> Vec<Problem> {
     report.into_problems()
 }
 
-fn obstacle(
-    gathered: &Gathered,
-    problems: &BTreeMap<&str, Vec<Problem>>,
-    held: Option<&str>,
-) -> Option<Obstacle> {
+/// What a person has put between the policies and the pods.
+fn brake(gathered: &Gathered, held: Option<&str>) -> Option<Obstacle> {
     let held = held.map(|revision| Obstacle::Held { revision: revision.to_owned() });
-    let refused = problems.iter().find(|(_, of)| !of.is_empty());
-    let refused = refused.map(|(name, _)| Obstacle::Refused { policy: (*name).to_owned() });
     let paused = gathered.policies.iter().find(|found| found.is_paused());
-    let paused = paused.map(|found| Obstacle::Paused { policy: found.name.clone() });
-    held.or(refused).or(paused)
+    held.or_else(|| paused.map(|found| Obstacle::Paused { policy: found.name.clone() }))
 }
 
 /// `None` where policies have problems, which are reported on them.

@@ -273,6 +273,3 @@ fn told(kind: &'static str, aspect: Aspect) -> Told {
     let note = format!("{kind} is {}: {}", aspect.status.as_str(), aspect.message);
     Told { severity, reason: aspect.reason, action: "Reconcile", note }
 }
-
-#[cfg(test)]
-mod tests;
