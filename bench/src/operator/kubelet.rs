@@ -28,21 +28,31 @@ pub(crate) async fn run(client: Client, kind: Kind) -> Result<()> {
         let made = made.entry((namespace.clone(), name.clone())).or_default();
         for number in *made..wanted {
             let pod = format!("{name}-{number}");
-            make(client, &namespace, &pod, &workload.data["spec"]["template"]).await?;
+            make(client, &namespace, &pod, &pod_of(&workload)).await?;
         }
         *made = wanted.max(*made);
     }
     Ok(())
 }
 
-async fn make(client: &Client, namespace: &str, name: &str, template: &Value) -> Result<()> {
-    let pods: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &Kind::Pod.resource());
-    let mut pod = template.clone();
+/// The template as a pod; what would be a claim is a folder.
+fn pod_of(workload: &DynamicObject) -> Value {
+    let spec = &workload.data["spec"];
+    let mut pod = spec["template"].clone();
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
-    pod["metadata"]["name"] = name.into();
     pod["spec"]["nodeName"] = "nowhere".into();
-    let pod: DynamicObject = serde_json::from_value(pod)?;
+    let mut volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    let claims = spec["volumeClaimTemplates"].as_array().into_iter().flatten();
+    volumes.extend(claims.map(|claim| json!({"name": claim["metadata"]["name"], "emptyDir": {}})));
+    pod["spec"]["volumes"] = volumes.into();
+    pod
+}
+
+async fn make(client: &Client, namespace: &str, name: &str, pod: &Value) -> Result<()> {
+    let pods: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &Kind::Pod.resource());
+    let mut pod: DynamicObject = serde_json::from_value(pod.clone())?;
+    pod.metadata.name = Some(name.to_owned());
     let created = pods.create(&PostParams::default(), &pod).await;
     let created = created.with_context(|| format!("create pod `{namespace}/{name}`"))?;
     let status = json!({"status": {
