@@ -1,6 +1,9 @@
 //! What the reconciles ask of the back ends: topics, tables, and what pods say of themselves. Each has a live
 //! implementation and one in memory.
 
+pub mod clickhouse;
+pub mod kafka;
+pub mod live;
 pub mod memory;
 pub mod pods;
 

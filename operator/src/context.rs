@@ -36,6 +36,24 @@ pub struct Context {
     pub settled: Arc<Settled>,
 }
 
+impl Context {
+    /// The same with other accounts, and the back ends that were made with them.
+    pub fn with_accounts(&self, accounts: Accounts, backends: Arc<dyn Backends>) -> Self {
+        Self {
+            cluster: Arc::clone(&self.cluster),
+            backends,
+            reports: Arc::clone(&self.reports),
+            installation: Arc::clone(&self.installation),
+            accounts: Arc::new(accounts),
+            cluster_id: self.cluster_id.clone(),
+            operator_namespace: self.operator_namespace.clone(),
+            random: self.random,
+            metrics: Arc::clone(&self.metrics),
+            settled: Arc::clone(&self.settled),
+        }
+    }
+}
+
 /// A context around these, for tests and benchmarks: a small installation, no accounts, random bytes that are none.
 pub fn for_tests(cluster: Arc<dyn Cluster>, backends: Arc<dyn Backends>) -> Context {
     let installation = serde_json::json!({

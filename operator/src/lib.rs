@@ -3,6 +3,7 @@
 //! [`installation`] is what is set; [`kind`], [`cluster`] and [`backends`] say what is read and written, [`plan`] what is
 //! to be done and [`apply`] does it.
 
+pub mod accounts;
 pub mod app;
 pub mod apply;
 pub mod backends;
@@ -20,6 +21,9 @@ pub mod plan;
 pub mod poller;
 pub mod queue;
 pub mod reports;
+pub mod run;
 pub mod settings;
+pub mod telemetry;
 pub mod watch;
+pub mod work;
 pub mod workloads;

@@ -181,13 +181,9 @@ impl Queue {
         inner.failures.remove(key);
     }
 
-    /// Whoever worked was stopped: what was under way is due again.
-    pub fn give_back(&self) {
-        let mut inner = self.lock();
-        let running: Vec<_> = inner.running.drain().collect();
-        for (key, _) in running {
-            inner.set_due(key, Instant::now());
-        }
+    /// Work begins: what waited until now does not count as stuck.
+    pub fn begin(&self) {
+        self.lock().beat = Some(Instant::now());
     }
 
     /// Whether nothing is due and nothing runs; what waits for a time does not count.

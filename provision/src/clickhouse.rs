@@ -116,6 +116,19 @@ pub async fn carry_out(client: &Client, statements: &[Statement]) -> Result<(), 
     Ok(())
 }
 
+/// Removes the App's database with everything in it, if this owner holds it; one that is gone is no error. Without
+/// `SYNC`: the files of an Atomic database go minutes later, and nobody waits for them.
+pub async fn drop_database(client: &Client, database: &str, owner: &Owner) -> Result<(), ProvisionError> {
+    timeout(ANSWER_MAX, drop_owned(client, database, owner)).await.map_err(|_| ProvisionError::TooSlow)?
+}
+
+async fn drop_owned(client: &Client, database: &str, owner: &Owner) -> Result<(), ProvisionError> {
+    let Some(comment) = database_comment(client, database).await? else { return Ok(()) };
+    schema::claim(database, Some(&comment), owner).map_err(|source| ProvisionError::Taken { source })?;
+    let text = format!("DROP DATABASE IF EXISTS {}", schema::identifier(database));
+    execute(client, &Statement { object: database.to_owned(), text }).await
+}
+
 /// Refuses a server older than [`SERVER_VERSION_MIN`].
 pub async fn check_version(client: &Client) -> Result<(), ProvisionError> {
     let asked: Result<String, _> = client.query_raw("SELECT version()").fetch_one().await;

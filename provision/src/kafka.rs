@@ -5,9 +5,11 @@
 mod admin;
 mod error;
 mod native;
+mod owners;
 mod settings;
 
 pub use admin::{Admin, ObservedTopic, RECORD_BYTES_MAX, Replication};
 pub use error::{KafkaError, is_refusal, is_unreachable};
 pub use native::{Cluster, Described};
+pub use owners::Owners;
 pub use settings::{Ca, Mechanism, Password, Sasl, Settings, SettingsError};

@@ -126,15 +126,16 @@ async fn keys_do_not_wait_for_one_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_under_way_when_work_stopped_is_due_again() {
+async fn a_key_that_is_forgotten_starts_anew() {
     let queue = queue();
     queue.wake(app("a"));
     queue.next().await;
-    queue.give_back();
-    assert_eq!(take(&queue), Some(app("a")));
+    queue.done(app("a"), Outcome::Failed);
     queue.forget(&app("a"));
-    queue.done(app("a"), Outcome::Done(Next::OnChange));
+    advance(1_000 * SECOND).await;
     assert_eq!(take(&queue), None);
+    queue.wake(app("a"));
+    assert_eq!(take(&queue), Some(app("a")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,8 @@ pub fn files() -> BTreeMap<String, String> {
     let objects = shared();
     let mut files = BTreeMap::new();
     for role in Role::ALL {
-        let of_role = |intent: &&Intended| intent.key.name.starts_with(&labels::role_object(labels::SHARED, role));
+        let of_role =
+            |intent: &&Intended| intent.key.name.starts_with(&labels::role_object(labels::SHARED, role));
         let is_workload = |intent: &&Intended| intent.object.data["spec"]["template"].is_object();
         let (workload, around): (Vec<_>, Vec<_>) = objects.iter().filter(of_role).partition(is_workload);
         files.insert(format!("{FOLDER}/{role}.yaml"), text(&workload));

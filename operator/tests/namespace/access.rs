@@ -71,7 +71,10 @@ async fn a_bad_policy_is_reported_where_it_is_and_the_last_good_revision_stays_w
     assert_eq!(config(&world, "access-1"), before);
     let (status, reason, message) = world.condition(Kind::RolePolicy, "masks", "Accepted");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "Invalid"));
-    assert!(message.contains("spec.maskedFields[0]: `evnt_data` is not a field of an event; did you mean"), "{message}");
+    assert!(
+        message.contains("spec.maskedFields[0]: `evnt_data` is not a field of an event; did you mean"),
+        "{message}"
+    );
     assert!(message.contains("there is no role `nobody`"), "every problem is listed: {message}");
     assert_eq!(ready(&world, "masks").2, "not accepted; Revision `access-1` stays in force");
     assert_eq!(world.condition(Kind::RolePolicy, "masks", "Stalled").0, "True");
@@ -90,7 +93,10 @@ async fn a_first_policy_that_is_bad_leaves_everybody_outside() {
     let world = World::new();
     world.app("one", json!({}));
     world.policy("good", analysts("ann@example.com"));
-    world.policy("bad", json!({"bindings": [{"role": "nobody", "subjects": [{"issuer": "local", "email": "a@b"}]}]}));
+    world.policy(
+        "bad",
+        json!({"bindings": [{"role": "nobody", "subjects": [{"issuer": "local", "email": "a@b"}]}]}),
+    );
     world.settle().await;
     assert!(config(&world, "access-1").bindings.is_empty());
 }
@@ -99,11 +105,17 @@ async fn a_first_policy_that_is_bad_leaves_everybody_outside() {
 async fn a_policy_that_cannot_be_read_is_reported_with_its_field_and_stops_nobody() {
     let world = World::new();
     world.app("one", json!({}));
-    world.policy("odd", json!({"roles": [{"name": "a", "permissions": ["dashboard:raed"]}], "newer": {"x": 1}}));
+    world.policy(
+        "odd",
+        json!({"roles": [{"name": "a", "permissions": ["dashboard:raed"]}], "newer": {"x": 1}}),
+    );
     world.settle().await;
     let (_, reason, message) = world.condition(Kind::RolePolicy, "odd", "Accepted");
     assert_eq!(reason, "Invalid");
-    assert!(message.contains("spec.roles[0].permissions[0]") && message.contains("dashboard:raed"), "{message}");
+    assert!(
+        message.contains("spec.roles[0].permissions[0]") && message.contains("dashboard:raed"),
+        "{message}"
+    );
     assert_eq!(world.names(Kind::StatefulSet), ["mr-shared-worker"]);
     let kept = world.object(Kind::RolePolicy, "odd").unwrap();
     assert_eq!(kept["spec"]["newer"]["x"], 1, "what we do not know stays");
@@ -172,8 +184,10 @@ async fn a_pod_that_refuses_is_quoted_and_a_pod_that_starts_does_not_make_ready_
     world.pod("shared", Role::Gateway, &[("access", 1)]);
     world.settle().await;
     assert_eq!(ready(&world, "team").0, "True");
-    let named = |name: &str| json!({"metadata": {"name": name, "labels": {
-        labels::MANAGED_BY: labels::MANAGER, labels::DATA_PLANE: "shared", labels::COMPONENT: "worker"}}});
+    let named = |name: &str| {
+        json!({"metadata": {"name": name, "labels": {
+        labels::MANAGED_BY: labels::MANAGER, labels::DATA_PLANE: "shared", labels::COMPONENT: "worker"}}})
+    };
     world.later(0);
     let pod = world.put(Kind::Pod, "mr-shared-worker-1", &named("mr-shared-worker-1"));
     assert_eq!(world.settle().await, [], "a pod of no age is not counted");
@@ -182,7 +196,11 @@ async fn a_pod_that_refuses_is_quoted_and_a_pod_that_starts_does_not_make_ready_
     assert_eq!(ready(&world, "team").2, "1 of 2 pods run Revision `access-1`");
     let running = Some(RunningRevision { sequence: 0, hash: String::new() });
     let refused = Some(RefusedRevision { sequence: 1, reason: "too new for me".to_owned() });
-    world.says("mr-shared-worker-1", &pod, BTreeMap::from([("access".to_owned(), ScopeState { running, refused })]));
+    world.says(
+        "mr-shared-worker-1",
+        &pod,
+        BTreeMap::from([("access".to_owned(), ScopeState { running, refused })]),
+    );
     world.settle().await;
     let (_, reason, message) = ready(&world, "team");
     assert_eq!(reason, "RevisionRefused");
@@ -198,7 +216,10 @@ async fn a_policy_without_any_app_waits_and_says_so() {
     assert!(world.names(Kind::Revision).is_empty());
     assert_eq!(ready(&world, "team").2, "there is no App in this namespace yet");
     let accepted = world.condition(Kind::RolePolicy, "team", "Accepted");
-    assert_eq!((accepted.0.as_str(), accepted.2.as_str()), ("True", "there is no App `shop` in this namespace"));
+    assert_eq!(
+        (accepted.0.as_str(), accepted.2.as_str()),
+        ("True", "there is no App `shop` in this namespace")
+    );
     world.app("shop", json!({}));
     world.settle().await;
     assert_eq!(world.names(Kind::Revision), ["access-1"]);

@@ -15,16 +15,31 @@ type Story = fn(&World);
 /// What leads up to the round that crashes, and what that round must cope with.
 const STORIES: [(&str, Story, Story); 4] = [
     ("a first App", |_| (), |world| world.app("one", json!({}))),
-    ("a second App with a data plane of its own", |world| world.app("one", json!({})), |world| {
-        world.app("two", json!({"dataplane": {"placement": "Dedicated", "ingest": {"spill": {"size": "1Gi"}}}}));
-        world.policy("team", json!({"maskedFields": ["ip"]}));
-    }),
-    ("a change of placement", |world| {
-        world.app("one", json!({"dataplane": {"placement": "Dedicated"}}));
-    }, |world| world.app("one", json!({}))),
-    ("the last App goes", |world| world.app("one", json!({})), |world| {
-        world.cluster.remove(&key(Kind::App, "one"));
-    }),
+    (
+        "a second App with a data plane of its own",
+        |world| world.app("one", json!({})),
+        |world| {
+            world.app(
+                "two",
+                json!({"dataplane": {"placement": "Dedicated", "ingest": {"spill": {"size": "1Gi"}}}}),
+            );
+            world.policy("team", json!({"maskedFields": ["ip"]}));
+        },
+    ),
+    (
+        "a change of placement",
+        |world| {
+            world.app("one", json!({"dataplane": {"placement": "Dedicated"}}));
+        },
+        |world| world.app("one", json!({})),
+    ),
+    (
+        "the last App goes",
+        |world| world.app("one", json!({})),
+        |world| {
+            world.cluster.remove(&key(Kind::App, "one"));
+        },
+    ),
 ];
 
 /// The same bytes at every call, so that two runs can be compared.
@@ -105,6 +120,10 @@ async fn objects_that_the_garbage_collector_left_are_removed_by_us_also_after_a_
         world.cluster.restart();
         world.settle().await;
         let left: Vec<String> = world.cluster.objects().into_keys().map(|key| key.name).collect();
-        assert_eq!(left, ["millrace-one", labels::ADMIN_SECRET, labels::PEPPER_SECRET], "{moment:?} write {write}");
+        assert_eq!(
+            left,
+            ["millrace-one", labels::ADMIN_SECRET, labels::PEPPER_SECRET],
+            "{moment:?} write {write}"
+        );
     }
 }

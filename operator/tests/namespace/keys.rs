@@ -44,8 +44,15 @@ async fn each_role_gets_what_it_needs_and_nothing_else() {
     let admin = world.secret_text(labels::ADMIN_SECRET, labels::ADMIN_TOKEN).unwrap();
     let state = world.secret_text(labels::ADMIN_SECRET, labels::STATE_TOKEN).unwrap();
     let every = [
-        pepper.as_str(), &admin, &state, "hash-of-one", "encrypt-of-one", "hush-kafka-ingest",
-        "hush-kafka-worker", "hush-ch-worker", "hush-ch-gateway",
+        pepper.as_str(),
+        &admin,
+        &state,
+        "hash-of-one",
+        "encrypt-of-one",
+        "hush-kafka-ingest",
+        "hush-kafka-worker",
+        "hush-ch-worker",
+        "hush-ch-gateway",
     ];
     for (role, needed) in [
         (Role::Ingest, &[pepper.as_str(), &state, "hash-of-one", "encrypt-of-one", "hush-kafka-ingest"][..]),

@@ -70,7 +70,11 @@ async fn an_app_that_comes_or_goes_never_touches_the_pods_of_the_others() {
     assert_eq!(workloads.map(|(kind, name)| before(kind, name)), specs);
     for kind in KINDS.into_iter().filter(|kind| !world.names(*kind).is_empty()) {
         for name in world.names(kind) {
-            assert_eq!(owners(&world, kind, &name), ["one", "two"].map(str::to_owned).into(), "{kind:?} {name}");
+            assert_eq!(
+                owners(&world, kind, &name),
+                ["one", "two"].map(str::to_owned).into(),
+                "{kind:?} {name}"
+            );
         }
     }
     assert_eq!(world.resolved("shared", Role::Ingest).privacy.len(), 2);
@@ -91,7 +95,8 @@ async fn with_the_last_app_everything_goes_but_keys_and_volumes() {
     let world = World::new();
     world.app("one", json!({}));
     world.settle().await;
-    let volume = json!({"metadata": {"labels": {labels::MANAGED_BY: labels::MANAGER, labels::DATA_PLANE: "shared"}}});
+    let volume =
+        json!({"metadata": {"labels": {labels::MANAGED_BY: labels::MANAGER, labels::DATA_PLANE: "shared"}}});
     world.put(Kind::Pod, "stands-for-a-volume", &volume);
     world.cluster.remove(&key(Kind::App, "one"));
     world.settle().await;
@@ -189,7 +194,8 @@ async fn a_hand_edit_of_our_fields_is_repaired_and_other_fields_stay() {
     let mut edited = world.object(Kind::Deployment, "mr-shared-ingest").unwrap();
     edited["spec"]["replicas"] = 0.into();
     edited["spec"]["template"]["spec"]["containers"][0]["image"] = "somebody/elses:1".into();
-    edited["spec"]["template"]["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/restartedAt": "now"});
+    edited["spec"]["template"]["metadata"]["annotations"] =
+        json!({"kubectl.kubernetes.io/restartedAt": "now"});
     edited["metadata"]["labels"]["team"] = "web".into();
     world.put(Kind::Deployment, "mr-shared-ingest", &edited);
     assert_eq!(world.settle().await.len(), 1);
@@ -208,7 +214,11 @@ async fn what_is_not_ours_is_never_removed() {
     world.settle().await;
     let plane = json!({labels::MANAGED_BY: labels::MANAGER, labels::DATA_PLANE: "gone"});
     world.put(Kind::Service, "copied-labels", &json!({"metadata": {"labels": plane}}));
-    world.put(Kind::Service, "mr-gone-ingest", &json!({"metadata": {"labels": {labels::DATA_PLANE: "gone"}}}));
+    world.put(
+        Kind::Service,
+        "mr-gone-ingest",
+        &json!({"metadata": {"labels": {labels::DATA_PLANE: "gone"}}}),
+    );
     world.put(Kind::Service, "mr-gone-gateway", &json!({"metadata": {"labels": plane}}));
     world.secret("millrace.gone.ingest", &[("resolved.json", "{}")], &json!({"team": "web"}));
     world.settle().await;

@@ -87,7 +87,8 @@ impl World {
     /// An App, and the Secret that its own reconcile would have made.
     pub(crate) fn app(&self, name: &str, spec: Value) {
         self.put(Kind::App, name, &json!({"spec": spec}));
-        let keys = json!({"epoch": 1, "hash": format!("hash-of-{name}"), "encrypt": format!("encrypt-of-{name}")});
+        let keys =
+            json!({"epoch": 1, "hash": format!("hash-of-{name}"), "encrypt": format!("encrypt-of-{name}")});
         let app = AppId::new(NAMESPACE, name).unwrap();
         self.secret(&labels::app_secret(&app), &[(labels::PRIVACY_KEYS, &keys.to_string())], &json!({}));
     }
@@ -107,7 +108,11 @@ impl World {
             labels::MANAGED_BY: labels::MANAGER, labels::SCOPE: app, labels::DATA_PLANE: plane,
         });
         let spec = json!({"sequence": sequence, "format": "v1", "config": "{}"});
-        self.put(Kind::Revision, &labels::revision(app, sequence), &json!({"metadata": {"labels": labels}, "spec": spec}));
+        self.put(
+            Kind::Revision,
+            &labels::revision(app, sequence),
+            &json!({"metadata": {"labels": labels}, "spec": spec}),
+        );
     }
 
     /// A pod of a role, as its workload's controller would have made it, that runs these sequences.

@@ -169,23 +169,47 @@ impl Admin {
     }
 
     async fn create(&self, topic: &Topic, replication: Replication) -> Result<(), KafkaError> {
-        tracing::info!(topic = topic.name, partitions = topic.partitions, "creating a topic");
         let settings = settings_of_new(topic, replication);
-        let mut new = NewTopic::new(
-            &topic.name,
-            signed(topic.partitions),
-            TopicReplication::Fixed(replication.factor.into()),
-        );
-        for (name, value) in &settings {
+        self.make(&topic.name, topic.partitions, replication, &settings).await
+    }
+
+    /// A topic of one partition that keeps the last record of each key; one that is there stays as it is.
+    pub(super) async fn create_compacted(
+        &self,
+        name: &str,
+        replication: Replication,
+    ) -> Result<(), KafkaError> {
+        let settings = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("min.insync.replicas", replication.min_in_sync.to_string()),
+            ("unclean.leader.election.enable", "false".to_owned()),
+        ];
+        if self.describe(&[name]).await?.is_empty() {
+            self.make(name, 1, replication, &settings).await?;
+        }
+        Ok(())
+    }
+
+    async fn make(
+        &self,
+        name: &str,
+        partitions: u32,
+        replication: Replication,
+        settings: &[(&'static str, String)],
+    ) -> Result<(), KafkaError> {
+        tracing::info!(topic = name, partitions, "creating a topic");
+        let copies = TopicReplication::Fixed(replication.factor.into());
+        let mut new = NewTopic::new(name, signed(partitions), copies);
+        for (name, value) in settings {
             new = new.set(name, value);
         }
         let asked = self.inner.client.create_topics([&new], &options()).await;
         match one(self.answered("create topics", asked).await?) {
-            Ok(()) | Err(Code::TopicAlreadyExists) => self.until_known(&topic.name, topic.partitions).await,
+            Ok(()) | Err(Code::TopicAlreadyExists) => self.until_known(name, partitions).await,
             Err(Code::InvalidReplicationFactor) => {
-                Err(KafkaError::TooFewBrokers { topic: topic.name.clone(), wanted: replication.factor })
+                Err(KafkaError::TooFewBrokers { topic: name.to_owned(), wanted: replication.factor })
             }
-            Err(code) => Err(self.topic_failed(topic.name.clone(), "create", code).await),
+            Err(code) => Err(self.topic_failed(name.to_owned(), "create", code).await),
         }
     }
 
@@ -231,6 +255,11 @@ impl Admin {
         }
     }
 
+    /// What every other client of these brokers starts from.
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.inner.config
+    }
+
     fn native(&self) -> *mut rdkafka::types::RDKafka {
         self.inner.client.inner().native_ptr()
     }
@@ -256,7 +285,7 @@ impl Admin {
 
     /// Which failure it is. The library repeats refused connections until the time is up, so "too late" asks once
     /// more, with ears open. Blocks.
-    fn failed(&self, step: &'static str, source: ClientError) -> KafkaError {
+    pub(super) fn failed(&self, step: &'static str, source: ClientError) -> KafkaError {
         let code = code_of(&source);
         if code.is_some_and(is_refusal) {
             return KafkaError::Refused { step, reason: code.map_or(String::new(), |code| code.to_string()) };
@@ -346,7 +375,7 @@ fn observed_topic(described: &Described, settings: &ConfigResource) -> ObservedT
 }
 
 /// Runs what waits for brokers off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
     tokio::task::spawn_blocking(work).await.map_err(|source| KafkaError::Panicked { source })?
