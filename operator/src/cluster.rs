@@ -14,6 +14,7 @@ use crate::kind::Kind;
 
 pub mod live;
 pub mod memory;
+pub mod round;
 mod store;
 
 /// Field manager of everything the operator applies; the one owner of those fields.
