@@ -18,6 +18,8 @@ fn main() -> Result<ExitCode> {
     match Settings::parse().command {
         Command::Standalone => standalone::run().map(|()| ExitCode::SUCCESS),
         Command::Operator(settings) => operator::run(&settings),
-        Command::OperatorProcess { identity } => operator::process::run(&identity).map(|()| ExitCode::SUCCESS),
+        Command::OperatorProcess { identity } => {
+            operator::process::run(&identity).map(|()| ExitCode::SUCCESS)
+        }
     }
 }

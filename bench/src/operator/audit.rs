@@ -87,7 +87,8 @@ impl Asked {
         let text = |field: &str| about[field].as_str().unwrap_or_default();
         let is_ours = entry["userAgent"].as_str().is_some_and(|agent| agent.starts_with(AGENT));
         let verb = entry["verb"].as_str().unwrap_or_default();
-        if !is_ours || entry["stage"] != "ResponseComplete" || text("resource") == "leases" || verb == "watch" {
+        if !is_ours || entry["stage"] != "ResponseComplete" || text("resource") == "leases" || verb == "watch"
+        {
             return;
         }
         let code = entry["responseStatus"]["code"].as_u64().unwrap_or_default();

@@ -97,9 +97,8 @@ fn spec() -> serde_json::Value {
 /// When each of so many Apps was first seen Ready for its present generation.
 pub(crate) async fn all_ready(client: &Client, count: usize) -> Result<HashMap<(String, String), Instant>> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &Kind::App.resource());
-    let mut events = std::pin::pin!(
-        watcher(api, watcher::Config::default()).default_backoff().applied_objects()
-    );
+    let mut events =
+        std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
     let mut ready = HashMap::new();
     let waiting = async {
         while ready.len() < count {

@@ -5,17 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use jiff::Timestamp;
-use millrace_operator::backends::{Backends, Pods};
 use millrace_operator::cluster::Cluster;
 use millrace_operator::cluster::live::{self, Live};
 use millrace_operator::context::{self, Context};
 use millrace_operator::leader::{self, LiveLeases};
 use millrace_operator::metrics::Metrics;
-use millrace_operator::poller::Poller;
-use millrace_operator::queue::{Key, Outcome, Queue};
+use millrace_operator::queue::Queue;
 use millrace_operator::watch::Waker;
-use millrace_operator::{app, namespace};
+use millrace_operator::work::{Work, work_while_leading};
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -39,7 +36,6 @@ struct Operator {
     context: Arc<Context>,
     queue: Arc<Queue>,
     waker: Arc<Waker>,
-    pods: Arc<dyn Pods>,
 }
 
 async fn serve(identity: &str) -> Result<()> {
@@ -51,51 +47,36 @@ async fn serve(identity: &str) -> Result<()> {
     let listener = Arc::clone(&waker);
     live.listen(move |change| listener.changed(change));
     let cluster: Arc<dyn Cluster> = live.clone();
-    let backends: Arc<dyn Backends> = Arc::new(Both::default());
-    let context = Context {
+    let context = Arc::new(Context {
         random,
         metrics,
         operator_namespace: NAMESPACE.to_owned(),
-        ..context::for_tests(Arc::clone(&cluster), backends)
-    };
+        ..context::for_tests(Arc::clone(&cluster), Arc::new(Both::default()))
+    });
     let watches = live.watch(&context.installation).await;
     watches.wait_for_sync().await;
-    let pods: Arc<dyn Pods> = Arc::new(Obedient { cluster });
-    let operator = Operator { context: Arc::new(context), queue, waker, pods };
+    let operator =
+        Operator { context: Arc::clone(&context), queue: Arc::clone(&queue), waker: Arc::clone(&waker) };
     say("standing by", &operator);
-    let (leading, mut is_leading) = watch::channel(false);
+    let (leading, is_leading) = watch::channel(false);
+    let (_context, context) = watch::channel(context);
+    let work = Work { queue, waker, context, pods: Arc::new(Obedient { cluster }) };
     let leases = LiveLeases::new(client, NAMESPACE);
     let stop = CancellationToken::new();
+    let mut told = is_leading.clone();
     let commands = async {
-        is_leading.wait_for(|is_leading| *is_leading).await?;
-        operator.work(&stop);
+        told.wait_for(|leads| *leads).await?;
         say("leading", &operator);
         operator.obey().await
     };
     tokio::select! {
-        () = leader::lead(&leases, identity, &leading, stop.clone()) => bail!("the Lease is held no more"),
+        () = leader::lead(&leases, identity, &leading, stop.clone()) => bail!("nobody leads any more"),
+        () = work_while_leading(&work, is_leading, &stop) => bail!("nobody works any more"),
         done = commands => done,
     }
 }
 
 impl Operator {
-    /// Starts whatever works, until the process ends.
-    fn work(&self, stop: &CancellationToken) {
-        let (news, mut heard) = mpsc::unbounded_channel();
-        let (cluster, reports) = (Arc::clone(&self.context.cluster), Arc::clone(&self.context.reports));
-        tokio::spawn(Poller::new(cluster, Arc::clone(&self.pods), reports, news).run(stop.clone()));
-        let waker = Arc::clone(&self.waker);
-        tokio::spawn(async move {
-            while let Some(news) = heard.recv().await {
-                waker.heard(&news.namespace, &news.data_plane);
-            }
-        });
-        self.waker.wake_all();
-        for _ in 0..self.context.installation.concurrency {
-            tokio::spawn(reconcile(Arc::clone(&self.context), Arc::clone(&self.queue)));
-        }
-    }
-
     async fn obey(&self) -> Result<()> {
         let mut lines = commands();
         while let Some(line) = lines.recv().await {
@@ -130,28 +111,6 @@ fn commands() -> mpsc::UnboundedReceiver<String> {
         let _ = read.map(|line| told.send(line)).take_while(Result::is_ok).count();
     });
     lines
-}
-
-async fn reconcile(context: Arc<Context>, queue: Arc<Queue>) {
-    loop {
-        let key = queue.next().await;
-        let begun = Instant::now();
-        let done = match &key {
-            Key::App(id) => app::reconcile(&context, id, Timestamp::now()).await,
-            Key::Namespace(name) => namespace::reconcile(&context, name, Timestamp::now()).await,
-        };
-        let (outcome, word) = match done {
-            Ok(next) => (Outcome::Done(next), "ok"),
-            Err(error) => {
-                eprintln!("{key}: {:#}", anyhow::Error::from(error));
-                (Outcome::Failed, "error")
-            }
-        };
-        let metrics = &context.metrics;
-        metrics.reconciles.with_label_values(&[key.kind(), word]).inc();
-        metrics.reconcile_seconds.with_label_values(&[key.kind()]).observe(begun.elapsed().as_secs_f64());
-        queue.done(key, outcome);
-    }
 }
 
 /// One line for whoever started us.

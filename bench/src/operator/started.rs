@@ -22,12 +22,14 @@ pub(crate) struct Started {
     name: String,
 }
 
-/// Memory of a process.
-pub(crate) struct Memory {
+/// What a process takes.
+pub(crate) struct Usage {
     /// Resident now.
     pub(crate) resident_mib: f64,
     /// Resident at most, ever.
     pub(crate) peak_mib: f64,
+    /// Time on a processor so far.
+    pub(crate) processor_s: f64,
 }
 
 impl Started {
@@ -73,8 +75,8 @@ impl Started {
         self.child.start_kill().context("kill an operator")
     }
 
-    /// Its memory, as the kernel counts it.
-    pub(crate) fn memory(&self) -> Result<Memory> {
+    /// What it takes, as the kernel counts it.
+    pub(crate) fn usage(&self) -> Result<Usage> {
         let id = self.child.id().context("the operator ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
         let mib = |field: &str| -> Result<f64> {
@@ -82,8 +84,21 @@ impl Started {
             let kib = line.with_context(|| format!("no {field}"))?.trim().trim_end_matches(" kB");
             Ok(kib.parse::<f64>()? / 1024.0)
         };
-        let memory = Memory { resident_mib: mib("VmRSS:")?, peak_mib: mib("VmHWM:")? };
-        ensure!(memory.resident_mib > 0.0, "the operator ended");
-        Ok(memory)
+        let usage = Usage {
+            resident_mib: mib("VmRSS:")?,
+            peak_mib: mib("VmHWM:")?,
+            processor_s: processor_s(&std::fs::read_to_string(format!("/proc/{id}/stat"))?)
+                .context("its time on a processor")?,
+        };
+        ensure!(usage.resident_mib > 0.0, "the operator ended");
+        Ok(usage)
     }
+}
+
+/// Fields 14 and 15 of `/proc/ID/stat`, in ticks of which Linux shows a hundred a second. Field 2, the name, may have
+/// spaces and ends with a bracket.
+fn processor_s(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) / 100.0)
 }
