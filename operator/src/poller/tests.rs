@@ -40,7 +40,8 @@ impl World {
     }
 
     fn answers(&self, name: &str, ip: &str, version: &str) {
-        let state = json!({"pod": name, "role": "ingest", "version": version, "formatMax": "v1", "ready": true});
+        let state =
+            json!({"pod": name, "role": "ingest", "version": version, "formatMax": "v1", "ready": true});
         self.pods.put_pod(&format!("http://{ip}:9090/state"), serde_json::from_value(state).unwrap());
     }
 
@@ -70,7 +71,10 @@ async fn what_pods_say_is_kept_and_news_are_told_once() {
     assert_eq!(world.news().await, "default/shared");
     assert_eq!(world.said("a"), Err("nothing".to_owned()));
     world.stop.cancel();
-    assert!(timeout(Duration::from_secs(5), world.news.recv()).await.unwrap().is_none(), "it ends when told to");
+    assert!(
+        timeout(Duration::from_secs(5), world.news.recv()).await.unwrap().is_none(),
+        "it ends when told to"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +82,11 @@ async fn a_failure_is_kept_in_its_own_words_until_the_cause_is_gone() {
     let mut world = World::new();
     world.pod("a", "10.0.0.1");
     world.news().await;
-    assert!(world.said("a").unwrap_err().contains("token in Secret `millrace.admin`"), "{:?}", world.said("a"));
+    assert!(
+        world.said("a").unwrap_err().contains("token in Secret `millrace.admin`"),
+        "{:?}",
+        world.said("a")
+    );
     world.token();
     world.pods.fail(Which::Pods, Some(Failure::Unreachable));
     world.news().await;

@@ -77,7 +77,10 @@ fn a_pod_is_asked_often_while_something_is_on_its_way_and_seldom_otherwise() {
     ] {
         let moments = asked(Ok(behind), &revisions, 100_000);
         assert_eq!(moments[..4], [0, 500, 1_000, 1_500]);
-        assert!(moments.contains(&59_500) && moments.iter().filter(|ms| **ms > 60_000).count() <= 8, "{moments:?}");
+        assert!(
+            moments.contains(&59_500) && moments.iter().filter(|ms| **ms > 60_000).count() <= 8,
+            "{moments:?}"
+        );
     }
     let mut refuses = running(2);
     refuses.refused = Some(RefusedRevision { sequence: 3, reason: "no".to_owned() });
@@ -90,7 +93,8 @@ fn a_revision_of_another_data_plane_or_for_other_pods_is_not_waited_for() {
     let elsewhere = [revision("shop", Some("shop"), 3, 100)];
     assert_eq!(asked(Ok(state(&[])), &elsewhere, 5_000), [0]);
     let partial: Vec<_> = (2..=60).map(|sequence| revision("shop", Some("shared"), sequence, 1)).collect();
-    let newest = (2..=60).rev().find(|sequence| takes("a", &labels::revision("shop", *sequence), 1)).unwrap_or(0);
+    let newest =
+        (2..=60).rev().find(|sequence| takes("a", &labels::revision("shop", *sequence), 1)).unwrap_or(0);
     assert!(newest < 60, "choose another pod name: this one takes the newest");
     let state = state(&[("shop", running(newest.max(1)))]);
     assert_eq!(asked(Ok(state), &partial, 5_000), [0]);
