@@ -79,6 +79,7 @@ impl Measurement<'_> {
             first
         };
         self.writes(&before.asked()?, &mut figures);
+        self.one_more(&mut working, &mut figures).await?;
         let usage = working.usage()?;
         figures.push(Figure::info("operator on a processor, s", usage.processor_s));
         figures.push(Figure::printed("resident at most, MiB", usage.peak_mib, MEMORY_GOAL_MIB));
@@ -125,6 +126,22 @@ impl Measurement<'_> {
         load::all_ready(&self.client, apps).await?;
         self.count_reconciles(&second.ask("settle").await?, figures);
         Ok(second)
+    }
+
+    /// One App that comes alone costs what it shares with the others once more.
+    async fn one_more(&self, operator: &mut Started, figures: &mut Vec<Figure>) -> Result<()> {
+        let (mark, apps) = (self.mark()?, self.settings.apps);
+        let begun = Instant::now();
+        load::create(&self.client, &self.namespaces, apps..apps + 1).await?;
+        load::all_ready(&self.client, apps + 1).await?;
+        figures.push(Figure::info("one more App created -> Ready, s", begun.elapsed().as_secs_f64()));
+        operator.ask("settle").await?;
+        let asked = mark.asked()?;
+        self.table("for one more App", &asked);
+        let besides = asked.writes().saturating_sub(asked.objects());
+        // Not held yet: every shared object names every App as an owner.
+        figures.push(Figure::printed("writes for one more App", besides as f64, WRITES_GOAL));
+        Ok(())
     }
 
     fn mark(&self) -> Result<Mark> {
@@ -177,7 +194,8 @@ impl Measurement<'_> {
         let found = api.list(&ListParams::default()).await.context("list Revisions")?.items;
         let of_apps = found.iter().filter(|one| one.metadata.owner_references.is_some()).count();
         let others = found.len() - of_apps;
-        Ok((of_apps.saturating_sub(self.settings.apps) + others.saturating_sub(self.namespaces.len())) as f64)
+        Ok((of_apps.saturating_sub(self.settings.apps + 1) + others.saturating_sub(self.namespaces.len()))
+            as f64)
     }
 
     fn count_reconciles(&self, said: &Value, figures: &mut Vec<Figure>) {
