@@ -68,7 +68,7 @@ impl fmt::Debug for Sensitive {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
-    /// Pepper under which write keys are hashed, in hex; the HMAC key is this text itself, as in standalone. Ingest.
+    /// Pepper under which write keys are hashed, in hex; the HMAC key is the bytes it stands for. Ingest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pepper: Option<Sensitive>,
     /// Privacy keys by App. Ingest, to treat ids; gateway, to find people by their ids.

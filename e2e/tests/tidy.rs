@@ -19,6 +19,15 @@ const PURE: &[&str] = &[
     "dataplane/src/query.rs",
     "dataplane/src/query",
     "dataplane/src/record.rs",
+    "operator/src/namespace/access.rs",
+    "operator/src/namespace/plan.rs",
+    "operator/src/namespace/planes.rs",
+    "operator/src/namespace/pods.rs",
+    "operator/src/namespace/read.rs",
+    "operator/src/namespace/resolved.rs",
+    "operator/src/poller/schedule.rs",
+    "operator/src/workloads.rs",
+    "operator/src/workloads",
 ];
 
 /// Names that would make a pure file impure.

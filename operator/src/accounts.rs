@@ -28,7 +28,7 @@ pub enum FileError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
     /// An account with a user name and no password, or the other way round.
     #[error("`{path}` is missing; an account needs `username` and `password`", path = path.display())]
@@ -42,7 +42,8 @@ pub enum FileError {
 pub fn read_settings(path: &Path) -> Result<Installation, FileError> {
     let text =
         fs::read_to_string(path).map_err(|source| FileError::File { path: path.to_owned(), source })?;
-    serde_saphyr::from_str(&text).map_err(|source| FileError::Settings { path: path.to_owned(), source })
+    serde_saphyr::from_str(&text)
+        .map_err(|source| FileError::Settings { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// Reads all accounts; those whose folder is not there are none.

@@ -106,7 +106,7 @@ async fn bring(context: &Context, gathered: &Gathered, valid: &Valid) -> Result<
     };
     let no_target = match valid.digests {
         Digests::Awaited => Some(format!(
-            "no Revision is published: waiting for Secret `{PEPPER_SECRET}`, which the namespace gets with its first App"
+            "no Revision is published: waiting for Secret `{PEPPER_SECRET}`, which the namespace gets with its first App (32 bytes in hex, key `pepper`)"
         )),
         Digests::Made if !is_in_place => {
             Some("no Revision is published: topics and tables are not in place".to_owned())

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod poller;
 pub mod queue;
 pub mod reports;
+pub mod rollback;
 pub mod run;
 pub mod settings;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use millrace_operator::settings::{self, Command, NAME, Settings};
-use millrace_operator::{accounts, backends, cluster, generate, run};
+use millrace_operator::{accounts, backends, cluster, generate, rollback, run};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Run(options) => return start(&options),
+        Command::Rollback(args) => rollback::run(&args, &mut out)?,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Settings::command(), NAME, &mut out);
         }

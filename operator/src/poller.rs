@@ -17,7 +17,7 @@ use millrace_crds::pod::PORT_ADMIN;
 use millrace_crds::resolved::Sensitive;
 use millrace_crds::state::PodState;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -79,6 +79,7 @@ impl Poller {
     /// Asks until told to stop. The stores behind the cluster must have been filled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut asking: FuturesUnordered<BoxFuture<'static, Answer>> = FuturesUnordered::new();
+        let clock = Clock::start();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -86,13 +87,14 @@ impl Poller {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {
                     let free = AT_ONCE.saturating_sub(asking.len());
-                    match self.due(Timestamp::now(), free).await {
-                        Ok(due) => asking.extend(due.into_iter().map(|target| self.ask(target))),
+                    let now = clock.now();
+                    match self.due(now, free).await {
+                        Ok(due) => asking.extend(due.into_iter().map(|target| self.ask(target, now))),
                         Err(error) => warn!(%error, "cannot list pods; asked again"),
                     }
                 }
                 Some((target, said)) = asking.next(), if !asking.is_empty() => {
-                    self.hear(&target, said, Timestamp::now());
+                    self.hear(&target, said, clock.now());
                 }
             }
         }
@@ -112,10 +114,10 @@ impl Poller {
         Ok(self.schedule.due(&self.reports, now, most))
     }
 
-    fn ask(&self, target: Target) -> BoxFuture<'static, Answer> {
+    fn ask(&self, target: Target, now: Timestamp) -> BoxFuture<'static, Answer> {
         let asker = Arc::clone(&self.asker);
         Box::pin(async move {
-            let said = tokio::time::timeout(ANSWER_MAX, asker.ask(&target, Timestamp::now())).await;
+            let said = tokio::time::timeout(ANSWER_MAX, asker.ask(&target, now)).await;
             let said = said.unwrap_or_else(|_| {
                 let message = format!("no answer within {} s", ANSWER_MAX.as_secs());
                 Err(BackendError { reason: reason::UNREACHABLE, message, retryable: true })
@@ -139,6 +141,23 @@ impl Poller {
         let news = News { namespace: target.namespace.clone(), data_plane: target.data_plane.clone() };
         // Nobody listens any more only while the operator ends.
         let _ = self.news.send(news);
+    }
+}
+
+/// Time that only goes forward, whatever happens to the machine's clock: pauses are measured on it.
+struct Clock {
+    began: Timestamp,
+    since: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { began: Timestamp::now(), since: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        let elapsed = SignedDuration::try_from(self.since.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.began.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
     }
 }
 

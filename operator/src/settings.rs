@@ -38,6 +38,8 @@ pub enum Command {
     },
     /// Watch a cluster and bring its Apps to what they say
     Run(Box<Run>),
+    /// Go back to an older Revision of an App, or of the access rules, and stay there until `--resume`
+    Rollback(crate::rollback::RollbackArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -42,7 +42,7 @@ pub async fn work_while_leading(work: &Work, mut leading: watch::Receiver<bool>,
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            led = leading.wait_for(|leads| *leads) => if led.is_err() { return },
+            led = becomes(&mut leading, true) => if led.is_err() { return },
         }
         info!("this replica works now");
         work.waker.wake_all();
@@ -53,7 +53,7 @@ pub async fn work_while_leading(work: &Work, mut leading: watch::Receiver<bool>,
         tokio::select! {
             () = reconcile_all(work, &mut running) => {}
             () = ask_pods(work, asking) => {}
-            _ = leading.wait_for(|leads| !*leads) => warn!("this replica lost the Lease and stops its work"),
+            _ = becomes(&mut leading, false) => warn!("this replica lost the Lease and stops its work"),
             () = stop.cancelled() => {
                 let drained = timeout(DRAIN_MAX, async { while running.join_next().await.is_some() {} });
                 if drained.await.is_err() {
@@ -64,6 +64,11 @@ pub async fn work_while_leading(work: &Work, mut leading: watch::Receiver<bool>,
         }
         running.shutdown().await;
     }
+}
+
+/// Waits until leadership is so; an error when nobody will ever say.
+async fn becomes(leading: &mut watch::Receiver<bool>, wanted: bool) -> Result<(), watch::error::RecvError> {
+    leading.wait_for(|leads| *leads == wanted).await.map(drop)
 }
 
 async fn reconcile_all(work: &Work, running: &mut JoinSet<()>) {
@@ -151,3 +156,6 @@ async fn judge(key: &Key, looked: impl Future<Output = Result<Next, ReconcileErr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

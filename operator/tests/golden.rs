@@ -1,7 +1,5 @@
 //! The objects of a data plane are what is committed, and few enough to be read.
 
-#![expect(clippy::unwrap_used, reason = "a fixture that does not hold should end the test")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -30,6 +30,21 @@ fn compiled(spec: &AppSpec, keys: &[&str]) -> Result<AppConfig, Vec<Problem>> {
 }
 
 #[test]
+fn the_generated_key_before_a_rotation_opens_the_app_only_while_it_is_given() {
+    let both = [WRITE_KEY_DEFAULT, WRITE_KEY_DEFAULT_PREVIOUS];
+    let keys = compiled(&AppSpec::default(), &both).unwrap().ingest.write_keys;
+    assert_eq!(keys.keys().collect::<Vec<_>>(), both);
+    assert!(
+        compiled(&AppSpec::default(), &[WRITE_KEY_DEFAULT_PREVIOUS]).is_err(),
+        "one is no stand-in for the other"
+    );
+    let named =
+        spec(json!({"ingest": {"writeKeys": [{"name": "web", "secretRef": {"name": "s", "key": "k"}}]}}));
+    let keys = compiled(&named, &["web", WRITE_KEY_DEFAULT_PREVIOUS]).unwrap().ingest.write_keys;
+    assert_eq!(keys.keys().collect::<Vec<_>>(), ["web"]);
+}
+
+#[test]
 fn fills_everything_that_an_empty_app_leaves_open() {
     let config = compiled(&AppSpec::default(), &[WRITE_KEY_DEFAULT]).unwrap();
     assert_eq!(config.ingest.write_keys[WRITE_KEY_DEFAULT].digest, hash(WRITE_KEY_DEFAULT));

@@ -13,7 +13,7 @@ use millrace_crds::integration::IntegrationSpec;
 use millrace_crds::labels;
 use millrace_crds::manifest::{Secret, SecretValue};
 use millrace_crds::names::AppId;
-use millrace_crds::resolved::{Role, Sensitive};
+use millrace_crds::resolved::Role;
 use millrace_crds::revision::RevisionSpec;
 use millrace_crds::selection;
 use millrace_crds::state::PodState;
@@ -44,7 +44,7 @@ pub(crate) struct Gathered {
     /// Its own Secret.
     pub(crate) own_secret: Option<OwnSecret>,
     /// Under which write keys are hashed; absent until the namespace has one.
-    pub(crate) pepper: Option<Sensitive>,
+    pub(crate) pepper: Option<SecretValue>,
     /// Its Revisions, by sequence.
     pub(crate) revisions: Vec<Published>,
     /// The newest Revision of the access rules.
@@ -208,11 +208,11 @@ async fn own_secret(context: &Context, id: &AppId) -> Result<Option<OwnSecret>, 
     }))
 }
 
-async fn pepper(context: &Context, namespace: &str) -> Result<Option<Sensitive>, ClusterError> {
+async fn pepper(context: &Context, namespace: &str) -> Result<Option<SecretValue>, ClusterError> {
     let found = secret(context, namespace, labels::PEPPER_SECRET).await?;
     let value = found.and_then(|object| objects::secret_data(&object).remove(labels::PEPPER));
-    let text = value.and_then(|value| String::from_utf8(value.expose().to_vec()).ok());
-    Ok(text.filter(|text| !text.is_empty()).map(Sensitive::new))
+    let bytes = value.and_then(|value| hex::decode(value.expose()).ok());
+    Ok(bytes.filter(|bytes| !bytes.is_empty()).map(SecretValue::new))
 }
 
 async fn secret(

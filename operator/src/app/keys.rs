@@ -156,10 +156,23 @@ impl Keys {
     }
 }
 
-/// Digest of a write key as configurations hold it: hex of HMAC-SHA256 under the text of the pepper.
-pub(crate) fn digest(pepper: &Sensitive, key: &SecretValue) -> String {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(pepper.expose().as_bytes())
-        .expect("HMAC takes keys of any length");
+/// Digest of a write key as configurations hold it: hex of HMAC-SHA256 under the pepper's bytes.
+pub(crate) fn digest(pepper: &SecretValue, key: &SecretValue) -> String {
+    let mut mac =
+        <Hmac<Sha256> as KeyInit>::new_from_slice(pepper.expose()).expect("HMAC takes keys of any length");
     mac.update(key.expose());
     hex::encode(mac.finalize().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_what_ingest_computes() {
+        // By Python's `hmac`.
+        let expected = "98ecb72b1b45958a4d94227e3207a3b407dfb84796f603c2617fcd9a624c196e";
+        let digest = digest(&SecretValue::new(vec![0x00, 0xff]), &SecretValue::new(b"mrw_key".to_vec()));
+        assert_eq!(digest, expected);
+    }
 }

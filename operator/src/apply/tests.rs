@@ -42,7 +42,7 @@ async fn the_same_plan_again_writes_nothing() {
     let World { cluster, context, .. } = world();
     let service = key(Kind::Service, "x");
     let plan = step(&service, json!({"spec": {"ports": [{"port": 1}], "clusterIP": null}}));
-    assert_eq!(carry_out(&context, &plan).await.unwrap().written, [service.clone()]);
+    assert_eq!(carry_out(&context, &plan).await.unwrap().written, std::slice::from_ref(&service));
     let mut defaulted = serde_json::to_value(&*cluster.object(&service).unwrap()).unwrap();
     defaulted["spec"]["ports"][0]["protocol"] = "TCP".into();
     defaulted["spec"]["clusterIP"] = "10.0.0.1".into();

@@ -153,11 +153,22 @@ fn said(verb: &'static str, key: &ObjectKey, error: kube::Error) -> ClusterError
     let key = key.clone();
     match error {
         kube::Error::Api(status) if status.code == 409 => ClusterError::Conflict { key },
-        kube::Error::Api(status) if matches!(status.code, 400..=499) && status.code != 429 => {
+        kube::Error::Api(status) if is_refusal(status.code, &status.message) => {
             ClusterError::Refused { verb, key, message: status.message }
         }
         kube::Error::SerdeError(source) => ClusterError::Unreadable { key, source },
         error => ClusterError::Unreachable { verb, key, source: Box::new(error) },
+    }
+}
+
+/// A field that does not exist, or of another type, is answered with 500 by server-side apply, although no repetition
+/// helps.
+fn is_refusal(code: u16, message: &str) -> bool {
+    match code {
+        429 => false,
+        400..=499 => true,
+        500 => message.starts_with("failed to create typed patch object"),
+        _ => false,
     }
 }
 

@@ -12,13 +12,11 @@ use millrace_crds::labels;
 use millrace_crds::names::AppId;
 use millrace_crds::resolved::Role;
 use millrace_crds::state::{PodState, RefusedRevision, RunningRevision, ScopeState};
-use millrace_operator::apply::Settled;
 use millrace_operator::backends::memory::Memory as Backends;
 use millrace_operator::cluster::ObjectKey;
 use millrace_operator::cluster::memory::Memory as Cluster;
-use millrace_operator::context::{Accounts, Context, Next};
+use millrace_operator::context::{Context, Next};
 use millrace_operator::kind::Kind;
-use millrace_operator::metrics::Metrics;
 use millrace_operator::reports::{Report, Reports};
 use millrace_operator::{app, context};
 use serde_json::{Value, json};
@@ -47,21 +45,13 @@ impl World {
         let cluster = Arc::new(Cluster::new());
         let backends = Backends::new();
         let reports = Arc::new(Reports::default());
-        let installation = json!({
-            "image": {"reference": "millrace/millrace-dataplane:test"},
-            "kafka": {"brokers": "kafka.test:9092"},
-            "clickhouse": {"url": "http://clickhouse.test:8123"},
-        });
+        let backs: Arc<Backends> = Arc::new(backends.clone());
         let context = Context {
-            cluster: Arc::<Cluster>::clone(&cluster),
-            backends: Arc::new(backends.clone()),
             reports: Arc::clone(&reports),
-            installation: Arc::new(serde_json::from_value(installation).unwrap()),
-            accounts: Arc::new(Accounts::default()),
             cluster_id: "cluster-a".to_owned(),
+            operator_namespace: "millrace-system".to_owned(),
             random,
-            metrics: Arc::new(Metrics::new().unwrap()),
-            settled: Arc::new(Settled::default()),
+            ..context::for_tests(Arc::<Cluster>::clone(&cluster), backs)
         };
         let now = Cell::new("2026-01-01T00:00:00Z".parse().unwrap());
         let id = AppId::new("default", "shop").unwrap();

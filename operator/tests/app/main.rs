@@ -7,5 +7,6 @@ mod crash;
 mod deletion;
 mod fixture;
 mod keys;
+mod rollback;
 mod rollout;
 mod stories;

@@ -80,7 +80,7 @@ fn objects() -> Vec<(Kind, Value)> {
                 {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "x", "port": {"name": "http"}}}},
             ]}}]}}),
         ),
-        (Kind::Revision, json!({"spec": {"sequence": 1, "format": 1, "config": "{}"}})),
+        (Kind::Revision, json!({"spec": {"sequence": 1, "format": "v1", "config": "{}"}})),
     ]
 }
 
@@ -165,7 +165,7 @@ async fn a_definition_refuses_in_its_own_words() {
         world.intent(
             Kind::Revision,
             "shop-1",
-            json!({"spec": {"sequence": 1, "format": 1, "config": config}}),
+            json!({"spec": {"sequence": 1, "format": "v1", "config": config}}),
         )
     };
     world.live.apply(&key, &with("{}")).await.unwrap();

@@ -95,8 +95,8 @@ impl World {
     pub(crate) fn writes(&self) -> u64 {
         let families = self.metrics.registry.gather();
         let writes = families.iter().filter(|family| family.name() == "millrace_operator_writes_total");
-        let counts =
-            writes.flat_map(|family| family.get_metric().iter().map(|metric| metric.get_counter().value()));
+        let counts = writes
+            .flat_map(|family| family.get_metric().iter().map(|metric| metric.get_counter().get_value()));
         counts.map(|count| count as u64).sum()
     }
 

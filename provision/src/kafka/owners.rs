@@ -83,7 +83,8 @@ impl Owners {
             let (config, topic) = (admin.config().clone(), topic.clone());
             let reader = admin.clone();
             super::admin::blocking(move || {
-                read_to_end(config, &topic).map_err(|source| reader.failed("read the owners of topics", source))
+                read_to_end(config, &topic)
+                    .map_err(|source| reader.failed("read the owners of topics", source))
             })
             .await?
         };

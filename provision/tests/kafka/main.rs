@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use millrace_crds::config::Topic;
 use millrace_crds::names::TopicKind;
+use millrace_crds::schema::Owner;
 use millrace_crds::topics::{Change, diff};
 use millrace_provision::kafka::{
-    Admin, KafkaError, Mechanism, Password, RECORD_BYTES_MAX, Replication, Sasl, Settings,
+    Admin, KafkaError, Mechanism, Owners, Password, RECORD_BYTES_MAX, Replication, Sasl, Settings,
 };
 
 const SINGLE: Replication = Replication { factor: 1, min_in_sync: 1 };
@@ -108,4 +109,28 @@ async fn a_broker_that_does_not_speak_our_protocol_is_not_mistaken_for_success()
     let error = Admin::connect(&settings).await.err().expect("it must not connect");
     let is_named = matches!(&error, KafkaError::Refused { .. } | KafkaError::Unreachable { .. });
     assert!(is_named && !error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn owners_are_written_down_taken_over_and_removed_and_every_installation_sees_them() {
+    let app = millrace_crds::names::AppId::new("default", "shop").unwrap();
+    let owner = |cluster: &str| Owner {
+        cluster: cluster.to_owned(),
+        namespace: "default".to_owned(),
+        app: "shop".to_owned(),
+        uid: "1".to_owned(),
+    };
+    let here = Owners::new(admin().await, "owned", SINGLE);
+    assert_eq!(here.of(&app).await.unwrap(), None, "without the topic nobody owns anything");
+    here.clear(&app).await.expect("nothing to remove is no error");
+    assert_eq!(here.set(&app, &owner("a")).await.unwrap(), Some(owner("a")));
+    assert_eq!(here.of(&app).await.unwrap(), Some(owner("a")));
+    let there = Owners::new(admin().await, "owned", SINGLE);
+    assert_eq!(there.of(&app).await.unwrap(), Some(owner("a")));
+    assert_eq!(there.set(&app, &owner("b")).await.unwrap(), Some(owner("b")));
+    let observed = admin().await.observe(&["owned.owners"]).await.unwrap();
+    assert_eq!(observed[0].topic.partitions, 1);
+    there.clear(&app).await.unwrap();
+    let later = Owners::new(admin().await, "owned", SINGLE);
+    assert_eq!(later.of(&app).await.unwrap(), None);
 }

@@ -20,8 +20,11 @@ fn scope() -> Scope {
     Scope { kind: Kind::Service, namespace: None }
 }
 
-/// A store, and what it told: name, whether gone, by whom.
-fn store() -> (Store, Arc<Mutex<Vec<(String, bool, Author)>>>) {
+/// Name, whether gone, by whom.
+type Heard = (String, bool, Author);
+
+/// A store, and what it told.
+fn store() -> (Store, Arc<Mutex<Vec<Heard>>>) {
     let (store, told) = (Store::new(), Arc::new(Mutex::new(Vec::new())));
     let heard = Arc::clone(&told);
     store.listen(move |change| {
