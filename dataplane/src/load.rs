@@ -82,7 +82,8 @@ impl LoadError {
     /// Whether a new session may succeed without a restart.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Log { source, .. } => source.is_retryable(),
+            // A group that went on without us lets us join again.
+            Self::Log { source, .. } => source.is_retryable() || matches!(source, LogError::Fenced { .. }),
             Self::NoTopic { .. } => false,
         }
     }

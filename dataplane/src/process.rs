@@ -120,7 +120,8 @@ impl ProcessError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Log { source, .. } | Self::CatchUp { source: CatchUpError::Log { source, .. }, .. } => {
-                source.is_retryable()
+                // A group that went on without us lets us join again.
+                source.is_retryable() || matches!(source, LogError::Fenced { .. })
             }
             Self::CatchUp { source: CatchUpError::Seen(_), .. }
             | Self::Seen { .. }

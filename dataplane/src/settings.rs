@@ -1,6 +1,8 @@
 //! Command line and environment in, settings out. The only place that reads the environment: through clap, so that
 //! `--help` names every variable.
 
+pub mod kafka;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

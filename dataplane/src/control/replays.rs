@@ -53,7 +53,7 @@ impl Replays {
         self.next.resize(topic.partitions as usize, 0);
         for (partition, next) in (0..topic.partitions).zip(&mut self.next) {
             let of = TopicPartition { topic: Arc::clone(&topic.name), partition };
-            let high = log.watermarks(&of).await?.high;
+            let high = log.settled_end(&of).await?;
             while *next < high {
                 let page = log.read(&of, *next, PAGE).await?;
                 *next = page.last().map_or(high, |last| last.offset + 1);

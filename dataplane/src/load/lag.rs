@@ -60,9 +60,10 @@ async fn measure(loader: &Loader, partition: &TopicPartition, next: u64) -> Resu
     }
     let first = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
     let oldest = loader.log.read(partition, next, first).await?;
+    // Nothing but markers of transactions is no lag.
+    let Some(oldest) = oldest.first() else { return Ok(Lag { records: 0, milliseconds: 0 }) };
     let now = Timestamp::now().as_millisecond();
-    let milliseconds = oldest.first().map_or(0, |record| now.saturating_sub(record.appended_at).max(0));
-    Ok(Lag { records, milliseconds })
+    Ok(Lag { records, milliseconds: now.saturating_sub(oldest.appended_at).max(0) })
 }
 
 fn set(loader: &Loader, group: &str, partition: &TopicPartition, lag: Lag) {

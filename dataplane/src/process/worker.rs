@@ -316,6 +316,8 @@ impl<'a> Session<'a> {
             let of = self.raw(partition);
             let records = watermarks(worker, &of).await?.high.saturating_sub(next);
             let pending = if records > 0 { append_time(worker, &of, next).await? } else { None };
+            // Nothing but markers of transactions is no lag.
+            let records = pending.map_or(0, |_| records);
             oldest = oldest.into_iter().chain(pending).min();
             let age_ms = pending.map_or(0, |appended_at| (now - appended_at).max(0));
             let metrics = &self.worker.metrics;

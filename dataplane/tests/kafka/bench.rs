@@ -32,7 +32,7 @@ thread_local! {
 pub(crate) fn own(name: &str) -> String {
     static TESTS: AtomicU32 = AtomicU32::new(0);
     let begun = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let now = jiff::Timestamp::now().as_nanosecond();
         format!("test.{now}-{}", TESTS.fetch_add(1, Ordering::Relaxed))
     };
     OWN.with(|own| format!("{}.{name}", own.get_or_init(begun)))
@@ -91,10 +91,6 @@ impl Bench {
 
     pub(crate) fn shared_log(&self) -> Arc<KafkaLog> {
         Arc::clone(&self.log)
-    }
-
-    pub(crate) fn admin(&self) -> &Admin {
-        &self.admin
     }
 
     pub(crate) async fn ensure(&self, topics: &[Topic]) -> Vec<TopicInfo> {

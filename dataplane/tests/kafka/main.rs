@@ -6,7 +6,12 @@
 mod bench;
 #[path = "../../../provision/tests/kafka/broker.rs"]
 mod broker;
+mod broker_dies;
 #[path = "../log/groups.rs"]
 mod groups;
+mod members;
+mod process;
 #[path = "../log/records.rs"]
 mod records;
+mod throughput;
+mod transactions;

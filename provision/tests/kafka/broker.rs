@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// One broker that tests may also kill.
 pub(crate) struct Broker {
@@ -28,9 +29,18 @@ impl Broker {
         script(&["kill", &self.folder.path().display().to_string()]);
     }
 
-    /// Starts it again with the data it has.
+    /// Starts it again with the data it has. While it was away another program's test may have had its port.
     pub(crate) fn restart(&self) {
-        script(&["start", &self.folder.path().display().to_string(), "0"]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let folder = self.folder.path().display().to_string();
+        loop {
+            let output = Command::new(script_path()).args(["start", &folder, "0"]).output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&output.stderr));
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
@@ -64,6 +74,7 @@ pub(crate) fn shared() -> &'static str {
 }
 
 /// Statics are not dropped, so a watcher ends the broker when this program has ended, however it ended.
+#[expect(clippy::zombie_processes, reason = "the watcher outlives this program on purpose")]
 fn started_for_this_program() -> String {
     let folder = tempfile::tempdir().unwrap().keep();
     let output = script(&["start", &folder.display().to_string(), "0"]);

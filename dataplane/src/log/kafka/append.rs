@@ -62,7 +62,7 @@ pub(super) struct Call {
     failure: Mutex<Option<KafkaError>>,
     done: Mutex<Option<oneshot::Sender<()>>>,
     /// Given back when the last record is decided.
-    _held: Option<Held>,
+    held: Mutex<Option<Held>>,
 }
 
 impl Call {
@@ -73,7 +73,7 @@ impl Call {
             offsets: (0..count).map(|_| AtomicU64::new(0)).collect(),
             failure: Mutex::new(None),
             done: Mutex::new(Some(done)),
-            _held: held,
+            held: Mutex::new(held),
         };
         (Arc::new(call), decided)
     }
@@ -90,9 +90,11 @@ impl Call {
     }
 
     fn decided(&self, count: usize) {
-        if self.left.fetch_sub(count, Ordering::AcqRel) == count
-            && let Some(done) = self.done.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
+        if self.left.fetch_sub(count, Ordering::AcqRel) > count {
+            return;
+        }
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(done) = self.done.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Nobody waits any more when the caller was cancelled.
             let _ = done.send(());
         }

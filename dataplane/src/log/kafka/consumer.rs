@@ -1,5 +1,6 @@
 //! The caller's side of a member of a group: the trait in, requests to its thread out.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
@@ -47,8 +48,8 @@ impl KafkaConsumer {
             told: std::sync::Mutex::default(),
         };
         let consumer: Arc<BaseConsumer<Group>> = Arc::new(config.create_with_context(context)?);
-        let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-        consumer.subscribe(&names)?;
+        let names: BTreeSet<&str> = topics.iter().map(AsRef::as_ref).collect();
+        consumer.subscribe(&names.into_iter().collect::<Vec<_>>())?;
         let (requests, asked) = channel();
         let results = Arc::new(Results::default());
         let machine = Machine {

@@ -124,6 +124,7 @@ impl Group {
             let next = committed.as_ref().map_or(low, |committed| committed.offset.max(low));
             starts.push(Start { assigned: Assigned { partition, topic: topic.clone(), committed }, next });
         }
+        starts.sort_by(|one, other| one.assigned.partition.cmp(&other.assigned.partition));
         Ok(starts)
     }
 

@@ -41,8 +41,15 @@ pub(super) enum Request {
 pub(super) struct Results(Mutex<VecDeque<Result<Polled, LogError>>>);
 
 impl Results {
+    /// The oldest that says anything: a cancelled caller's "nothing came" is no answer to a later call.
     pub(super) fn pop(&self) -> Option<Result<Polled, LogError>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match results.pop_front() {
+                Some(Ok(Polled::Idle)) => {}
+                other => return other,
+            }
+        }
     }
 
     fn push(&self, result: Result<Polled, LogError>) {

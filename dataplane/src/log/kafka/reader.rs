@@ -198,11 +198,10 @@ impl Reader {
         limits: &ReadLimits,
     ) -> Result<Vec<LogRecord>, LogError> {
         let read = self.try_read(of, from, limits);
-        match &read {
-            Ok(records) if !records.is_empty() && !(self.is_at_end && self.ahead.is_empty()) => {
-                self.at = records.last().map(|last| (of.clone(), last.offset + 1));
-            }
-            // At the end, or failed: nothing worth keeping, and the brokers are not asked on.
+        // At the end nothing is worth keeping, and the brokers are not asked on.
+        let has_more = !self.ahead.is_empty() || !self.is_at_end;
+        match read.as_ref().map(|records| records.last()) {
+            Ok(Some(last)) if has_more => self.at = Some((of.clone(), last.offset + 1)),
             Ok(_) | Err(_) => self.leave(),
         }
         read

@@ -58,8 +58,9 @@ impl Changelog {
         let mut newest = None;
         for partition in self.partitions.iter().copied() {
             let of = TopicPartition { topic: Arc::clone(&self.topic.name), partition };
+            // Another worker's transaction may still be open here, though its positions are decided.
             let high =
-                log.watermarks(&of).await.map_err(|source| CatchUpError::log("watermarks", source))?.high;
+                log.settled_end(&of).await.map_err(|source| CatchUpError::log("watermarks", source))?;
             let mut next = seen.with(|seen| seen.mark(partition)).await;
             while next < high {
                 let page =
