@@ -28,9 +28,10 @@ check: ## The fast loop: format, lints, crate edges, tests that need no service
 generate: ## Rewrite generated files: CRDs, goldens, the access table
 	@scripts/generate
 
-bench: ## Print figures of the release build: start-up and idle memory
+bench: ## Print figures of the release build: start-up and idle memory; the operator with 1000 Apps (root); see README, Figures
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench
-	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench
+	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench standalone
+	@e2e/cluster/with-control-plane $(or $(CARGO_TARGET_DIR),target)/release/millrace-bench operator $(BENCH)
 
 engine: ## Fetch the ClickHouse engine library into the cache
 	@scripts/engine-library.sh

@@ -16,6 +16,7 @@ pub mod direct;
 pub mod live;
 pub mod memory;
 pub mod overlay;
+pub mod round;
 mod store;
 
 /// Field manager of everything the operator applies; the one owner of those fields.

@@ -7,6 +7,7 @@ use millrace_crds::resolved::{Credentials, Role};
 
 use crate::apply::{ApplyError, Settled};
 use crate::backends::{BackendError, Backends};
+use crate::cluster::round::Round;
 use crate::cluster::{Cluster, ClusterError};
 use crate::installation::Installation;
 use crate::metrics::Metrics;
@@ -39,12 +40,21 @@ pub struct Context {
 impl Context {
     /// The same with other accounts, and the back ends that were made with them.
     pub fn with_accounts(&self, accounts: Accounts, backends: Arc<dyn Backends>) -> Self {
+        Self { backends, accounts: Arc::new(accounts), ..self.with_cluster(Arc::clone(&self.cluster)) }
+    }
+
+    /// The same for one reconcile, which reads each Secret once.
+    pub fn for_round(&self) -> Self {
+        self.with_cluster(Arc::new(Round::new(Arc::clone(&self.cluster))))
+    }
+
+    fn with_cluster(&self, cluster: Arc<dyn Cluster>) -> Self {
         Self {
-            cluster: Arc::clone(&self.cluster),
-            backends,
+            cluster,
+            backends: Arc::clone(&self.backends),
             reports: Arc::clone(&self.reports),
             installation: Arc::clone(&self.installation),
-            accounts: Arc::new(accounts),
+            accounts: Arc::clone(&self.accounts),
             cluster_id: self.cluster_id.clone(),
             operator_namespace: self.operator_namespace.clone(),
             random: self.random,

@@ -125,6 +125,7 @@ impl Drop for Taken {
 async fn look(context: Arc<Context>, taken: Taken) {
     let Some(key) = taken.key.clone() else { return };
     let begun = Instant::now();
+    let context = context.for_round();
     let looked = async {
         match &key {
             Key::App(app) => app::reconcile(&context, app, Timestamp::now()).await,

@@ -91,8 +91,15 @@ impl Published {
 pub(crate) struct Neighbour {
     /// Its name.
     pub(crate) app: String,
+    /// Its newest Revision.
+    revision: Arc<DynamicObject>,
+}
+
+impl Neighbour {
     /// Its newest configuration, as text.
-    pub(crate) config: String,
+    pub(crate) fn config(&self) -> &str {
+        self.revision.data["spec"]["config"].as_str().unwrap_or_default()
+    }
 }
 
 /// A pod as Kubernetes has it, with what it last said.
@@ -235,10 +242,7 @@ async fn revisions(context: &Context, id: &AppId) -> Result<Revisions, ClusterEr
     }
     own.sort_by_key(|revision| revision.sequence);
     let access = newest.remove(labels::SCOPE_ACCESS).map(|(_, object)| published(object));
-    let neighbours = newest.into_iter().map(|(app, (_, object))| {
-        let config = object.data["spec"]["config"].as_str().unwrap_or_default().to_owned();
-        Neighbour { app, config }
-    });
+    let neighbours = newest.into_iter().map(|(app, (_, revision))| Neighbour { app, revision });
     Ok((own, access, neighbours.collect()))
 }
 

@@ -175,7 +175,7 @@ fn judge_compiled(gathered: &Gathered, config: &AppConfig, bytes: &str, digests:
         for (name, key) in &config.ingest.write_keys {
             // Who had the key first keeps it: what is published already is not judged again.
             let is_published = newest.is_some_and(|spec| spec.config.contains(&key.digest));
-            let other = gathered.neighbours.iter().find(|other| other.config.contains(&key.digest));
+            let other = gathered.neighbours.iter().find(|other| other.config().contains(&key.digest));
             if let Some(other) = other.filter(|_| !is_published) {
                 let path = Path::root("spec").field("ingest").field("writeKeys");
                 let message = format!("write key `{name}` opens App `{}` already", other.app);

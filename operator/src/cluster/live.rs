@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -25,6 +27,8 @@ use crate::metrics::Metrics;
 
 pub mod watching;
 
+/// How the operator calls itself in the API server's logs.
+const AGENT: &str = concat!("millrace-operator/", env!("CARGO_PKG_VERSION"));
 /// Longest time of one call: the API server itself gives up after 60 s, and a reconcile has better to do.
 const CALL_MAX: Duration = Duration::from_secs(30);
 /// Events with the same words on the same object within this time are one.
@@ -46,6 +50,7 @@ pub struct Live {
 pub async fn connect() -> Result<Client, ConnectError> {
     let mut config = Config::infer().await.map_err(|source| ConnectError::Config { source })?;
     config.default_retry = false;
+    config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
     Client::try_from(config).map_err(|source| ConnectError::Client { source })
 }
 

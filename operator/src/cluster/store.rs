@@ -77,9 +77,12 @@ impl Store {
         labels: &BTreeMap<&str, &str>,
     ) -> Vec<Arc<DynamicObject>> {
         let inner = self.lock();
-        let objects = inner.kinds.get(&kind).into_iter().flatten();
+        let Some(objects) = inner.kinds.get(&kind) else { return Vec::new() };
+        // From the first of the namespace on, and no further than its last.
+        let first = (namespace.unwrap_or_default().to_owned(), String::new());
         objects
-            .filter(|((of, _), _)| namespace.is_none_or(|namespace| of == namespace))
+            .range(first..)
+            .take_while(|((of, _), _)| namespace.is_none_or(|namespace| of == namespace))
             .filter(|(_, object)| has_labels(object, labels))
             .map(|(_, object)| Arc::clone(object))
             .collect()

@@ -1,0 +1,67 @@
+//! The command line: what is measured, and how large. The only reader of the environment.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Prints figures of Millrace.
+#[derive(Debug, Parser)]
+#[command(name = "millrace-bench", version, max_term_width = 100)]
+pub(crate) struct Settings {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Time to start and memory when idle of the standalone data plane
+    Standalone,
+    /// Time, writes and memory of the operator with many Apps; needs a fresh API server without controllers
+    ///
+    /// Run it as `e2e/cluster/scale` does: `e2e/cluster/up --control-plane-only`, then `e2e/cluster/run`.
+    Operator(Operator),
+    /// The operator as a process of its own, told what to do through its standard input
+    #[command(hide = true)]
+    OperatorProcess {
+        /// Its name in the Lease.
+        #[arg(long)]
+        identity: String,
+    },
+}
+
+/// How large.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Operator {
+    /// Apps to create
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) apps: usize,
+    /// Namespaces they are spread over
+    #[arg(long, default_value_t = 5)]
+    pub(crate) namespaces: usize,
+    /// Resyncs of everything: six are what an idle hour has
+    #[arg(long, default_value_t = 6)]
+    pub(crate) resyncs: usize,
+    /// Run two operators, and kill the one that works when half of the Apps were created
+    #[arg(long)]
+    pub(crate) hand_over: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// The API server's audit log, where writes and reads are counted
+    #[arg(long, env = "CLUSTER_AUDIT_LOG")]
+    pub(crate) audit_log: PathBuf,
+    /// Folder for what the operators log; a temporary one when absent
+    #[arg(long)]
+    pub(crate) logs: Option<PathBuf>,
+}
+
+/// How figures are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A table for people
+    Text,
+    /// One JSON document
+    Json,
+}
