@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::compile::{
@@ -20,6 +20,8 @@ use crate::{crd, selection, validate};
 
 /// Folder of the CRDs, from the root of the repository.
 pub const CRDS: &str = "manifests/crds";
+/// Folder of the CRDs as templates of their Helm chart.
+pub const CHART_CRDS: &str = "charts/millrace-crds/templates";
 /// Folder of the examples.
 pub const EXAMPLES: &str = "manifests/examples";
 /// Folder of the golden configurations: every one, of whatever release, must load for ever.
@@ -40,6 +42,7 @@ pub struct Example {
 pub fn files(examples: &[Example]) -> Result<BTreeMap<String, String>, Vec<Problem>> {
     let mut files: BTreeMap<_, _> =
         crds().into_iter().map(|(name, text)| (format!("{CRDS}/{name}"), text)).collect();
+    files.extend(chart_crds().into_iter().map(|(name, text)| (format!("{CHART_CRDS}/{name}"), text)));
     for example in examples {
         files.extend(golden(example)?.into_iter().map(|(name, text)| (format!("{GOLDEN}/{name}"), text)));
     }
@@ -48,15 +51,37 @@ pub fn files(examples: &[Example]) -> Result<BTreeMap<String, String>, Vec<Probl
 
 /// The CRDs as YAML, by file name.
 pub fn crds() -> BTreeMap<String, String> {
+    definitions().into_iter().map(|(name, value)| (name, as_yaml(&value))).collect()
+}
+
+/// The CRDs as templates of a Helm chart, by file name. They outlive the chart: with a definition go all its objects.
+pub fn chart_crds() -> BTreeMap<String, String> {
+    let template = |(name, mut value): (String, Value)| {
+        value["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
+        (name, escaped(&as_yaml(&value)))
+    };
+    definitions().into_iter().map(template).collect()
+}
+
+/// Descriptions may show templates of our own; Helm must not take them for its own.
+fn escaped(yaml: &str) -> String {
+    yaml.replace("{{", r#"{{ "{{" }}"#)
+}
+
+fn definitions() -> BTreeMap<String, Value> {
     let file = |definition| {
         let mut value =
             serde_json::to_value(definition).expect("a definition of texts and maps is valid JSON");
         whole_numbers(&mut value);
-        let yaml = serde_saphyr::to_string(&value).expect("what is valid JSON is valid YAML");
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        (format!("{name}.yaml"), format!("{HEADER}{yaml}"))
+        (format!("{name}.yaml"), value)
     };
     crd::all().into_iter().map(file).collect()
+}
+
+fn as_yaml(value: &Value) -> String {
+    let yaml = serde_saphyr::to_string(value).expect("what is valid JSON is valid YAML");
+    format!("{HEADER}{yaml}")
 }
 
 /// Bounds are floats in the Kubernetes types; `1` reads better than `1.0` and is what other tools write.

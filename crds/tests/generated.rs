@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use millrace_crds::compile::canonical;
 use millrace_crds::config::{AccessConfig, AppConfig};
 use millrace_crds::crd::CRD_BYTES_MAX;
-use millrace_crds::generated::{self, CRDS, EXAMPLES, Example, GOLDEN};
+use millrace_crds::generated::{self, CHART_CRDS, CRDS, EXAMPLES, Example, GOLDEN};
 use millrace_crds::manifest::{self, Source};
 use millrace_crds::validate;
 
@@ -50,9 +50,11 @@ fn committed_files_are_what_the_code_generates() {
         assert!(committed == *text, "`{path}` is not current; run `make generate`");
     }
     let generated: BTreeSet<&str> = files.keys().map(String::as_str).collect();
-    for path in entries(&root().join(CRDS)) {
-        let path = format!("{CRDS}/{}", name(&path));
-        assert!(generated.contains(path.as_str()), "nothing generates `{path}`; remove it");
+    for folder in [CRDS, CHART_CRDS] {
+        for path in entries(&root().join(folder)) {
+            let path = format!("{folder}/{}", name(&path));
+            assert!(generated.contains(path.as_str()), "nothing generates `{path}`; remove it");
+        }
     }
 }
 
@@ -60,6 +62,16 @@ fn committed_files_are_what_the_code_generates() {
 fn definitions_fit_into_the_annotation_of_kubectl_apply() {
     for (name, text) in generated::crds() {
         assert!(text.len() < CRD_BYTES_MAX, "{name} has {} bytes", text.len());
+    }
+}
+
+#[test]
+fn the_chart_keeps_every_definition_when_it_goes_and_leaves_helm_no_template_of_ours() {
+    let files = generated::chart_crds();
+    assert_eq!(files.len(), 4);
+    for (name, text) in files {
+        assert!(text.contains("  annotations:\n    helm.sh/resource-policy: keep\n"), "{name}");
+        assert!(!text.replace(r#"{{ "{{" }}"#, "").contains("{{"), "{name}");
     }
 }
 

@@ -10,13 +10,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use prometheus::{Encoder as _, TextEncoder};
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::Principal;
-use crate::config::Current;
 use crate::gateway::guard::{Tokens, authenticate};
 use crate::gateway::observe::{add_headers, request_id};
 use crate::gateway::problem::{self, Kind, Problem};
@@ -27,23 +24,24 @@ pub mod readiness;
 #[cfg(test)]
 mod tests;
 
-use changes::{Changes, Refusal, Revision};
 use readiness::Readiness;
 
 /// What the admin port tells of.
 pub struct AdminState {
-    /// The configuration in force.
-    pub config: Current,
-    /// When it changed, and what was refused.
-    pub changes: Arc<Changes>,
+    /// What `/state` tells.
+    pub state: Arc<dyn TellsState>,
     /// Whether the parts of the process are up.
     pub readiness: Arc<Readiness>,
     /// What `/metrics` gathers.
     pub metrics: Arc<Metrics>,
     /// Who may read `/state`: the bootstrap admin.
     pub tokens: Arc<dyn Tokens>,
-    /// When the process started.
-    pub started_at: Timestamp,
+}
+
+/// What a process runs by, for people and for the operator. Names no secret.
+pub trait TellsState: Send + Sync {
+    /// The answer at `/state`.
+    fn state(&self, readiness: readiness::Report) -> Value;
 }
 
 /// The admin port as a service.
@@ -91,17 +89,6 @@ async fn readyz(State(admin): State<Arc<AdminState>>) -> Response {
     (status, Json(report)).into_response()
 }
 
-/// What a process runs by.
-#[derive(Serialize)]
-struct Report {
-    version: &'static str,
-    started_at: Timestamp,
-    revisions: Vec<Revision>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<Refusal>,
-    readiness: readiness::Report,
-}
-
 /// Hashes and times of what is in force, and what was refused; for the bootstrap admin only.
 async fn report(State(admin): State<Arc<AdminState>>, request: Request) -> Result<Response, Problem> {
     match authenticate(admin.tokens.as_ref(), request.headers())? {
@@ -110,13 +97,5 @@ async fn report(State(admin): State<Arc<AdminState>>, request: Request) -> Resul
             return Err(Problem::new(Kind::NotPermitted, "this is for the bootstrap admin"));
         }
     }
-    let (revisions, refused) = admin.changes.report(&admin.config.load());
-    let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        started_at: admin.started_at,
-        revisions,
-        refused,
-        readiness: admin.readiness.report(),
-    };
-    Ok(Json(report).into_response())
+    Ok(Json(admin.state.state(admin.readiness.report())).into_response())
 }

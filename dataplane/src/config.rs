@@ -63,25 +63,24 @@ impl Config {
         access: Vec<AccessConfig>,
         pepper: Secret<Vec<u8>>,
     ) -> Result<Self, ConfigError> {
-        let mut config =
-            Self { apps: BTreeMap::new(), keys: HashMap::new(), access: BTreeMap::new(), pepper };
+        let mut config = Self::under(pepper);
         for (app, privacy_keys) in apps {
-            config.add_app(app, privacy_keys)?;
+            config.add_app(Arc::new(App { config: app, privacy_keys }))?;
         }
         for part in access {
-            config.access.insert(part.namespace.clone(), Arc::new(part));
+            config.add_access(Arc::new(part));
         }
         Ok(config)
     }
 
     /// A configuration that serves nothing.
     pub fn empty() -> Self {
-        Self {
-            apps: BTreeMap::new(),
-            keys: HashMap::new(),
-            access: BTreeMap::new(),
-            pepper: Secret::new(Vec::new()),
-        }
+        Self::under(Secret::new(Vec::new()))
+    }
+
+    /// A configuration that serves nothing yet; write keys will be looked up under this pepper.
+    pub fn under(pepper: Secret<Vec<u8>>) -> Self {
+        Self { apps: BTreeMap::new(), keys: HashMap::new(), access: BTreeMap::new(), pepper }
     }
 
     /// Every App served, by id.
@@ -109,30 +108,41 @@ impl Config {
         &self.access
     }
 
-    fn add_app(&mut self, config: AppConfig, privacy_keys: PrivacyKeys) -> Result<(), ConfigError> {
-        let id = config.app.clone();
-        let app = Arc::new(App { config, privacy_keys });
+    /// Adds the access rules of a namespace.
+    pub fn add_access(&mut self, rules: Arc<AccessConfig>) {
+        self.access.insert(rules.namespace.clone(), rules);
+    }
+
+    /// Adds an App that fits those that are there. One that does not changes nothing.
+    pub fn add_app(&mut self, app: Arc<App>) -> Result<(), ConfigError> {
+        let id = &app.config.app;
+        if self.apps.contains_key(id) {
+            return Err(ConfigError::Twice { app: id.clone() });
+        }
+        let mut keys = HashMap::new();
         for (name, key) in &app.config.ingest.write_keys {
-            let mut digest = KeyDigest::default();
-            hex::decode_to_slice(&key.digest, &mut digest).map_err(|source| ConfigError::Digest {
-                app: id.clone(),
-                key: name.clone(),
-                source,
-            })?;
+            let digest = decode_digest(id, name, &key.digest)?;
             let entry = WriteKey { app: Arc::clone(&app), name: name.clone(), dialect: key.dialect };
-            if let Some(other) = self.keys.insert(digest, entry) {
-                return Err(ConfigError::SharedKey {
-                    app: id,
-                    key: name.clone(),
-                    other: other.app.config.app.clone(),
-                });
+            let other = self.keys.get(&digest).cloned().or_else(|| keys.insert(digest, entry));
+            if let Some(other) = other {
+                let other = other.app.config.app.clone();
+                return Err(ConfigError::SharedKey { app: id.clone(), key: name.clone(), other });
             }
         }
-        match self.apps.insert(id.clone(), app) {
-            Some(_) => Err(ConfigError::Twice { app: id }),
-            None => Ok(()),
-        }
+        self.keys.extend(keys);
+        self.apps.insert(id.clone(), app);
+        Ok(())
     }
+}
+
+fn decode_digest(app: &AppId, key: &str, hex: &str) -> Result<KeyDigest, ConfigError> {
+    let mut digest = KeyDigest::default();
+    hex::decode_to_slice(hex, &mut digest).map_err(|source| ConfigError::Digest {
+        app: app.clone(),
+        key: key.to_owned(),
+        source,
+    })?;
+    Ok(digest)
 }
 
 /// HMAC-SHA256 of a write key under the pepper.

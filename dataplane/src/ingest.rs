@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Current;
+use crate::freshness::Freshness;
 use crate::log::Log;
 use crate::metrics::Metrics;
 
@@ -34,6 +35,8 @@ const BACKLOG: i32 = 4096;
 pub struct Ingest {
     /// Apps and their keys; looked at once per request.
     pub config: Current,
+    /// Whether a key that is not in `config` is surely unknown.
+    pub freshness: Freshness,
     /// Where accepted events become durable.
     pub log: Arc<dyn Log>,
     /// What it counts.

@@ -25,11 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_crds::config::AppConfig;
-use millrace_crds::names::{self, AppId, TopicKind};
+use millrace_crds::names::{AppId, TopicKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{App, Current};
 use crate::log::{Log, LogError};
+use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::store::ClickHouse;
 use insert::AppGone;
@@ -41,6 +42,9 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts: how late a load resumes once ClickHouse is back.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
+/// The last part of the name of the group that loads an App's events.
+const STAGE: &str = "load";
+
 /// What loading the events of one App needs.
 pub struct Loader {
     /// Whose events.
@@ -51,6 +55,8 @@ pub struct Loader {
     pub log: Arc<dyn Log>,
     /// Where rows go. The App's schema is applied by somebody else before its configuration comes into force.
     pub store: ClickHouse,
+    /// As whom it joins the App's group.
+    pub member: Member,
     /// Counts, times and lags.
     pub metrics: Arc<Metrics>,
     /// When and how large blocks are.
@@ -136,7 +142,7 @@ fn longer(pause: Duration) -> Duration {
 
 impl Loader {
     fn group(&self) -> String {
-        names::consumer_group(names::PREFIX_DEFAULT, self.app.namespace(), self.app.name(), "load")
+        self.member.group(&self.app, STAGE)
     }
 
     /// The App as configured now.

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
+use millrace_dataplane::cluster::{self, Cluster};
 use millrace_dataplane::settings::{Cli, Command, LogFormat, data_dir_default};
 use millrace_dataplane::{check, control, demo, engine, gateway, generate, standalone, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +53,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
 async fn command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Standalone(args) => standalone::run(args.resolve()?, stop_on_signal()?).await?,
+        Command::Ingest(args) => cluster_role(args.settings()).await?,
+        Command::Worker(args) => cluster_role(args.settings()).await?,
+        Command::Gateway(args) => cluster_role(args.settings()).await?,
         Command::Check(args) => return Ok(exit(check::run(&args)?)),
         Command::Demo(args) => return Ok(exit(demo::run(*args, stop_on_signal()?).await?)),
         Command::Generate(args) => {
@@ -76,6 +80,16 @@ async fn command(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs as one role of a cluster, which is the one of `KUBECONFIG` or of the pod.
+async fn cluster_role(settings: Cluster) -> Result<()> {
+    let stop = stop_on_signal()?;
+    let bound = cluster::bind(settings)?;
+    let kube = kube::Config::infer()
+        .await
+        .context("cannot find the API server; run in a pod with a service account, or set KUBECONFIG")?;
+    Ok(bound.run(kube, stop).await?)
 }
 
 fn exit(good: bool) -> ExitCode {

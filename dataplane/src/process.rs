@@ -14,11 +14,12 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_crds::names::{self, AppId, TopicKind};
+use millrace_crds::names::{AppId, TopicKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Current;
 use crate::log::{Log, LogError};
+use crate::member::Member;
 use crate::metrics::Metrics;
 use seen::changelog::CatchUpError;
 use seen::{SeenError, SeenStore};
@@ -39,6 +40,8 @@ pub struct Worker {
     pub log: Arc<dyn Log>,
     /// Which events were processed before.
     pub seen: Arc<SeenStore>,
+    /// As whom it joins the App's group.
+    pub member: Member,
     /// Counts, times and lags.
     pub metrics: Arc<Metrics>,
 }
@@ -71,9 +74,13 @@ pub async fn run(worker: Worker, cancel: CancellationToken) -> Result<(), Proces
     }
 }
 
-/// The consumer group that processes an App's raw events.
-pub fn group(app: &AppId) -> String {
-    names::consumer_group(names::PREFIX_DEFAULT, app.namespace(), app.name(), "process")
+/// The last part of the name of the group that processes an App's raw events.
+pub const STAGE: &str = "process";
+
+impl Worker {
+    fn group(&self) -> String {
+        self.member.group(&self.app, STAGE)
+    }
 }
 
 /// Why process stopped.

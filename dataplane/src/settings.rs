@@ -1,6 +1,7 @@
 //! Command line and environment in, settings out. The only place that reads the environment: through clap, so that
 //! `--help` names every variable.
 
+pub mod cluster;
 pub mod kafka;
 
 use std::net::SocketAddr;
@@ -51,6 +52,12 @@ pub enum Output {
 pub enum Command {
     /// Run everything in one process: ingest, worker, gateway, with ClickHouse as a child process.
     Standalone(Box<StandaloneArgs>),
+    /// Take events in a cluster.
+    Ingest(Box<cluster::IngestArgs>),
+    /// Process and load events in a cluster.
+    Worker(Box<cluster::WorkerArgs>),
+    /// Answer questions in a cluster.
+    Gateway(Box<cluster::GatewayArgs>),
     /// Validate resources without running anything; exit code 1 with every problem.
     Check(CheckArgs),
     /// Run standalone, send sample events, and compare what was sent with what is stored.

@@ -10,7 +10,6 @@ pub mod data_dir;
 pub mod keys;
 mod parts;
 mod reload;
-mod roles;
 pub mod sources;
 
 use std::io::Write as _;

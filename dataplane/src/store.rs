@@ -7,6 +7,9 @@ mod insert;
 mod query;
 
 use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::secret::Secret;
 
@@ -25,38 +28,47 @@ pub struct Endpoint {
     pub password: Option<Secret<String>>,
 }
 
-/// A ClickHouse server or the engine. Cheap to clone; connections are shared.
+/// A ClickHouse server or the engine. Cheap to clone; connections are shared, and so is a change of the account.
 #[derive(Clone)]
 pub struct ClickHouse {
-    client: clickhouse::Client,
+    client: Arc<ArcSwap<clickhouse::Client>>,
     url: String,
 }
 
 impl ClickHouse {
     /// Connects on first use, so this succeeds while ClickHouse is away.
     pub fn new(endpoint: Endpoint) -> Self {
-        let Endpoint { url, user, password } = endpoint;
-        let client = clickhouse::Client::default()
-            .with_url(&url)
-            .with_compression(compression(&url))
-            .with_user(user)
-            .with_product_info("millrace", env!("CARGO_PKG_VERSION"));
-        let client = match password {
-            Some(password) => client.with_password(password.expose()),
-            None => client,
-        };
-        Self { client, url }
+        let url = endpoint.url.clone();
+        Self { client: Arc::new(ArcSwap::from_pointee(client(endpoint))), url }
+    }
+
+    /// Speaks to `endpoint` from the next statement on, in every clone. What is underway ends as it began.
+    pub fn replace(&self, endpoint: Endpoint) {
+        self.client.store(Arc::new(client(endpoint)));
     }
 
     /// The official client, for `millrace-provision`.
-    pub fn client(&self) -> &clickhouse::Client {
-        &self.client
+    pub fn client(&self) -> Arc<clickhouse::Client> {
+        self.client.load_full()
     }
 
     /// Answers with the server's version when it takes questions.
     pub async fn health(&self) -> Result<String, StoreError> {
-        let asked = self.client.query_raw("SELECT version()").fetch_one();
+        let asked = self.client().query_raw("SELECT version()").fetch_one();
         asked.await.map_err(StoreError::from_client)
+    }
+}
+
+fn client(endpoint: Endpoint) -> clickhouse::Client {
+    let Endpoint { url, user, password } = endpoint;
+    let client = clickhouse::Client::default()
+        .with_url(&url)
+        .with_compression(compression(&url))
+        .with_user(user)
+        .with_product_info("millrace", env!("CARGO_PKG_VERSION"));
+    match password {
+        Some(password) => client.with_password(password.expose()),
+        None => client,
     }
 }
 

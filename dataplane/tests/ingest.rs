@@ -14,6 +14,7 @@ use std::time::Duration;
 use compress::{Coding, compress};
 
 use millrace_crds::config::RateLimit;
+use millrace_dataplane::freshness::Freshness;
 use millrace_dataplane::ingest::Limits;
 use millrace_dataplane::log::LogError;
 use millrace_dataplane::record::{RawRecord, partition_of};
@@ -162,6 +163,26 @@ async fn a_request_without_a_good_key_is_told_where_it_was_looked_for() {
     let basic = [("Authorization", "Basic bXJ3X3Nob3Bfd2ViOmFueXRoaW5n")];
     assert_eq!(ingest.ask(&Ask::post(body.as_bytes()).only(&basic)).await.status, 200);
     assert_eq!(ingest.log.count(), 1);
+}
+
+#[tokio::test]
+async fn while_the_configuration_may_be_out_of_date_an_unknown_key_is_told_to_come_back() {
+    let freshness = Freshness::within(Duration::from_secs(3_600));
+    let ingest = Running::start_knowing(app(), ScriptedLog::open(), Limits::default(), freshness.clone());
+    let body = event("a");
+    let unknown = Ask::post(body.as_bytes()).only(&[("Authorization", "Bearer mrw_new")]);
+    let reply = ingest.ask(&unknown).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "key_unverified"), "{reply:?}");
+    let seconds: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((5..=15).contains(&seconds), "{seconds}");
+    assert_eq!(reply.header("www-authenticate"), None);
+    // What is known keeps working, and what is no key at all is none at any time.
+    assert_eq!(ingest.post(&body).await.status, 200);
+    assert_eq!(ingest.ask(&Ask::post(body.as_bytes()).only(&[])).await.status, 401);
+
+    freshness.heard();
+    let reply = ingest.ask(&unknown).await;
+    assert_eq!((reply.status, reply.code().as_str()), (401, "key_unknown"), "{reply:?}");
 }
 
 #[tokio::test]

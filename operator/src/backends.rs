@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod live;
 pub mod memory;
 pub mod pods;
+pub mod record;
 
 use std::sync::Arc;
 

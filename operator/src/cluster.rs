@@ -12,8 +12,10 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 
+pub mod direct;
 pub mod live;
 pub mod memory;
+pub mod overlay;
 pub mod round;
 mod store;
 

@@ -24,6 +24,12 @@ pub struct Installation {
     pub kafka: Kafka,
     /// The ClickHouse of every App that has none of its own.
     pub clickhouse: ClickHouse,
+    /// Accounts and grants; not used yet. Account: folder `postgres/gateway`.
+    pub postgres: Option<Profile>,
+    /// Limits over all gateway pods; not used yet. Account: folder `redis/gateway`.
+    pub redis: Option<Profile>,
+    /// Dashboards; not used yet. Account: folder `grafana/operator`.
+    pub grafana: Option<Profile>,
     /// Topics where an App names no size.
     #[serde(default)]
     pub topics: TopicDefaults,
@@ -96,6 +102,14 @@ fn in_sync_min() -> u32 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClickHouse {
     /// URL of its HTTP interface.
+    pub url: String,
+}
+
+/// A back end that is only an address; its accounts lie beside the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Profile {
+    /// Its URL, without credentials.
     pub url: String,
 }
 

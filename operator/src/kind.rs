@@ -44,7 +44,98 @@ pub enum Kind {
     Namespace,
 }
 
+/// What is done to objects of a kind, as RBAC names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Read one by its name.
+    Get,
+    /// Read all.
+    List,
+    /// Be told of changes.
+    Watch,
+    /// Server-side apply of one that is not there.
+    Create,
+    /// Server-side apply of one that is there.
+    Patch,
+    /// Remove one.
+    Delete,
+}
+
+impl Verb {
+    /// As written in a Role.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Read, and written by people.
+const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
+/// Read, and their finalizers set.
+const READ_AND_FINALIZE: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Patch];
+/// Made, kept and removed by the operator.
+const OWN: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Patch, Verb::Delete];
+
 impl Kind {
+    /// What a `Cluster` does to objects of this kind, their status apart. The chart grants exactly this.
+    pub fn verbs(self) -> &'static [Verb] {
+        match self {
+            Self::App => READ_AND_FINALIZE,
+            Self::Integration | Self::RolePolicy | Self::Pod => READ,
+            // By name only: RBAC cannot limit `list` by label, and other people's Secrets are none of our business.
+            Self::Secret => &[Verb::Get, Verb::Create, Verb::Patch, Verb::Delete],
+            Self::Namespace => &[Verb::Get],
+            Self::Revision
+            | Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::Service
+            | Self::Deployment
+            | Self::StatefulSet
+            | Self::PodDisruptionBudget
+            | Self::HorizontalPodAutoscaler
+            | Self::NetworkPolicy
+            | Self::Ingress
+            | Self::HttpRoute => OWN,
+        }
+    }
+
+    /// What the Roles of data-plane pods hold. Nobody may grant what he does not hold, so the operator holds it too: less
+    /// than the right to grant anything (`escalate`).
+    pub fn granted_to_pods(self) -> &'static [Verb] {
+        match self {
+            // Of Secrets the one of its role, by name.
+            Self::Revision | Self::Secret => READ,
+            Self::App
+            | Self::Integration
+            | Self::RolePolicy
+            | Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::Service
+            | Self::Deployment
+            | Self::StatefulSet
+            | Self::PodDisruptionBudget
+            | Self::HorizontalPodAutoscaler
+            | Self::NetworkPolicy
+            | Self::Ingress
+            | Self::HttpRoute
+            | Self::Pod
+            | Self::Namespace => &[],
+        }
+    }
+
+    /// Whether its status is written, by `patch` of the subresource.
+    pub fn has_own_status(self) -> bool {
+        matches!(self, Self::App | Self::Integration | Self::RolePolicy)
+    }
+
     /// Every kind.
     pub const ALL: [Self; 18] = [
         Self::App,

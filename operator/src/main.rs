@@ -1,20 +1,20 @@
 //! Arguments in, an exit code out. Everything else is in the library.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use millrace_operator::settings::{self, Command, NAME, Settings};
-use millrace_operator::{accounts, backends, cluster, generate, rollback, run};
+use millrace_operator::{accounts, backends, cluster, generate, plan_command, rollback, run};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     match obey(Settings::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader has seen enough, as with `| head`.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -24,8 +24,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey(command: Command) -> anyhow::Result<()> {
+fn obey(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = Vec::new();
+    let mut code = ExitCode::SUCCESS;
     match command {
         Command::Crds { dir: None } => out.write_all(generate::crds_as_stream().as_bytes())?,
         Command::Crds { dir: Some(dir) } => {
@@ -38,13 +39,20 @@ fn obey(command: Command) -> anyhow::Result<()> {
                 writeln!(out, "{}", path.display())?;
             }
         }
-        Command::Run(options) => return start(&options),
+        Command::Run(options) => start(&options)?,
         Command::Rollback(args) => rollback::run(&args, &mut out)?,
+        Command::Plan(args) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let planned = runtime.block_on(plan_command::live::look(&args, |bytes| rand::fill(bytes)))?;
+            out.write_all(planned.print_for(&args, io::stdout().is_terminal()).as_bytes())?;
+            code = ExitCode::from(planned.verdict().exit_code());
+        }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Settings::command(), NAME, &mut out);
         }
     }
-    Ok(io::stdout().lock().write_all(&out)?)
+    io::stdout().lock().write_all(&out)?;
+    Ok(code)
 }
 
 fn start(options: &settings::Run) -> anyhow::Result<()> {

@@ -40,6 +40,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Go back to an older Revision of an App, or of the access rules, and stay there until `--resume`
     Rollback(crate::rollback::RollbackArgs),
+    /// Show what files, or the operator itself, would change, without changing it; exit code 0 nothing, 2 something, 1 refused
+    Plan(Box<crate::plan_command::PlanArgs>),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -1,13 +1,15 @@
 //! When which configuration came into force, and which one was refused since and why. Kept in memory only.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use millrace_crds::compile::revision_hash;
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::config::Config;
+use super::{TellsState, readiness};
+use crate::config::{Config, Current};
 
 /// Most problems of a refused configuration that are kept; the log has them all.
 const PROBLEMS_MAX: usize = 100;
@@ -62,6 +64,36 @@ pub struct RefusedProblem {
     pub message: String,
     /// What to do about it.
     pub fix: String,
+}
+
+/// What a process tells that keeps its own history.
+pub struct History {
+    /// The configuration in force.
+    pub config: Current,
+    /// When it changed, and what was refused.
+    pub changes: Arc<Changes>,
+    /// When the process started.
+    pub started_at: Timestamp,
+}
+
+/// The answer at `/state`.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    started_at: Timestamp,
+    revisions: Vec<Revision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refusal>,
+    readiness: readiness::Report,
+}
+
+impl TellsState for History {
+    fn state(&self, readiness: readiness::Report) -> Value {
+        let (revisions, refused) = self.changes.report(&self.config.load());
+        let version = env!("CARGO_PKG_VERSION");
+        let report = Report { version, started_at: self.started_at, revisions, refused, readiness };
+        serde_json::to_value(report).expect("the report has text keys and no failing field")
+    }
 }
 
 impl Changes {

@@ -3,15 +3,16 @@
 use arc_swap::ArcSwap;
 use axum::body::{Body, to_bytes};
 use axum::http::header::AUTHORIZATION;
+use jiff::Timestamp;
 use millrace_crds::config::{AccessConfig, AppConfig};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::config::{Config, PrivacyKeys};
+use crate::config::{Config, Current, PrivacyKeys};
 use crate::gateway::guard::BootstrapToken;
 use crate::secret::Secret;
-use changes::RefusedProblem;
+use changes::{Changes, History, RefusedProblem};
 use readiness::Need;
 
 const TOKEN: &str = "mra_0123456789abcdef";
@@ -65,12 +66,14 @@ fn admin() -> Fixture {
     let config = Arc::new(ArcSwap::from_pointee(config(1)));
     let (changes, readiness) = (Arc::<Changes>::default(), Arc::<Readiness>::default());
     let state = AdminState {
-        config: Arc::clone(&config),
-        changes: Arc::clone(&changes),
+        state: Arc::new(History {
+            config: Arc::clone(&config),
+            changes: Arc::clone(&changes),
+            started_at: at(1),
+        }),
         readiness: Arc::clone(&readiness),
         metrics: Arc::new(Metrics::new().unwrap()),
         tokens: Arc::new(BootstrapToken::new(Secret::new(TOKEN.to_owned()))),
-        started_at: at(1),
     };
     Fixture { router: router(state), config, changes, readiness }
 }

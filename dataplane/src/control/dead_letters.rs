@@ -23,6 +23,7 @@ use crate::config::{App, Current};
 use crate::log::{
     GroupHandle, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transaction,
 };
+use crate::member::Member;
 use crate::process;
 use crate::record::{DeadLetter, DeadLetterEntry, DeadLetterReason, RawRecord};
 
@@ -329,7 +330,8 @@ impl ControlState {
         if records.is_empty() {
             return Ok(());
         }
-        let group = process::group(app);
+        let member = Member::only();
+        let group = member.group(app, process::STAGE);
         let mut transactor = self.log.transactor(&format!("{group}.replay")).await?;
         let group = GroupHandle { name: group.into(), inner: None };
         transactor.commit(Transaction { records, positions: Vec::new(), group }).await

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -30,18 +31,29 @@ pub trait Tokens: Send + Sync {
 }
 
 /// The one token there is before any account: the bootstrap admin's.
-pub struct BootstrapToken(Secret<String>);
+pub struct BootstrapToken(ArcSwapOption<Secret<String>>);
 
 impl BootstrapToken {
     /// Accepts exactly this token. An empty one is never accepted.
     pub fn new(token: Secret<String>) -> Self {
-        Self(token)
+        Self(ArcSwapOption::from_pointee(token))
+    }
+
+    /// Accepts nothing until a token is known.
+    pub fn unknown() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+
+    /// Accepts this one from now on, and no other.
+    pub fn replace(&self, token: Option<Secret<String>>) {
+        self.0.store(token.map(Arc::new));
     }
 }
 
 impl Tokens for BootstrapToken {
     fn principal(&self, token: &[u8]) -> Option<Principal> {
-        (!token.is_empty() && self.0.matches(token)).then_some(Principal::BootstrapAdmin)
+        let is_it = self.0.load().as_ref().is_some_and(|known| known.matches(token));
+        (!token.is_empty() && is_it).then_some(Principal::BootstrapAdmin)
     }
 }
 

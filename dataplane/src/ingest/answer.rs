@@ -26,6 +26,9 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Seconds until there should be room again.
 const RETRY_ROOM_SECONDS: std::ops::RangeInclusive<u32> = 1..=3;
 
+/// Seconds until the configuration should be up to date again.
+const RETRY_STALE_SECONDS: std::ops::RangeInclusive<u32> = 5..=15;
+
 /// A response, and what the log line of the request says about it.
 pub(super) struct Answer {
     pub(super) response: Response<Page>,
@@ -173,6 +176,10 @@ impl From<KeyError> for Problem {
     fn from(error: KeyError) -> Self {
         // No Basic challenge: it would make browsers ask their user for a password.
         let (code, challenge) = match error {
+            KeyError::Unverified { .. } => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "key_unverified", error.to_string())
+                    .retry_after(rand::random_range(RETRY_STALE_SECONDS));
+            }
             KeyError::Missing => ("key_missing", r#"Bearer realm="millrace""#),
             KeyError::Unknown { .. } => ("key_unknown", r#"Bearer realm="millrace", error="invalid_token""#),
             KeyError::Several

@@ -68,7 +68,14 @@ fn enter(server: &Server, headers: &HeaderMap) -> Entry {
     };
     let config = server.ingest.config.load();
     let Some(key) = config.write_key(presented.key.expose()) else {
-        return Entry::NoKey(KeyError::Unknown { place: presented.place });
+        let place = presented.place;
+        // A client that is told 401 throws its events away; so it is told only what is surely true.
+        let is_known = server.ingest.freshness.is_fresh();
+        return Entry::NoKey(if is_known {
+            KeyError::Unknown { place }
+        } else {
+            KeyError::Unverified { place }
+        });
     };
     let tenant = server.tenants.of(&key.app, &config, &server.ingest.metrics);
     let listed = key.app.config.ingest.write_keys.get(&key.name);

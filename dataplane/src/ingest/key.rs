@@ -103,6 +103,14 @@ pub(super) enum KeyError {
         /// Where.
         place: Place,
     },
+    /// It is not a key of an App known here, but what is known may be out of date.
+    #[error(
+        "the write key in {place} cannot be looked up at the moment; retry after the time in `Retry-After`"
+    )]
+    Unverified {
+        /// Where.
+        place: Place,
+    },
     /// It is not a key of an App served here.
     #[error(
         "the write key in {place} opens no App here; it is mistyped, revoked, or of another installation"

@@ -12,7 +12,7 @@
 mod bucket;
 pub mod changelog;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,6 +103,7 @@ impl SeenStore {
             marks: BTreeMap::new(),
             recent: HashMap::new(),
             horizon: i64::MIN,
+            covered_from: i64::MIN,
         };
         seen.load()?;
         Ok(seen)
@@ -167,6 +168,8 @@ pub struct Seen {
     recent: HashMap<Uuid, Position>,
     /// Entries before this moment are no longer needed.
     horizon: i64,
+    /// For what the marks vouch: entries below a mark and from this moment on are all there.
+    covered_from: i64,
 }
 
 impl Seen {
@@ -237,12 +240,25 @@ impl Seen {
     pub fn retire(&mut self, oldest_pending: i64) -> Result<(), SeenError> {
         let needed_from = oldest_pending.saturating_sub(self.window_ms).saturating_sub(CLOCK_SLACK_MS);
         self.horizon = self.horizon.max(needed_from);
+        self.covered_from = self.covered_from.max(self.horizon);
         let newest = self.buckets.iter().map(|bucket| bucket.start).max();
         let (kept, expired) = std::mem::take(&mut self.buckets)
             .into_iter()
             .partition(|bucket| bucket.ends_after(self.horizon) || Some(bucket.start) == newest);
         self.buckets = kept;
         self.drop_buckets(expired)
+    }
+
+    /// Makes room for records that are older than those decided here so far, because another process left them behind:
+    /// what they can meet may have been dropped, or never been kept. Forgets the marks of all changelog partitions
+    /// but `held`, for which nothing changes, so that the next catch-up reads the others from their beginning.
+    pub fn reach_back(&mut self, oldest_pending: i64, held: &BTreeSet<u32>) {
+        let needed_from = oldest_pending.saturating_sub(self.window_ms).saturating_sub(CLOCK_SLACK_MS);
+        if needed_from < self.covered_from {
+            self.horizon = self.horizon.min(needed_from);
+            self.covered_from = needed_from;
+            self.marks.retain(|partition, _| held.contains(partition));
+        }
     }
 
     /// Puts a new window in force. A shorter one holds at once. A longer one needs entries that were already
@@ -256,6 +272,7 @@ impl Seen {
             return WindowChange::Holds;
         }
         self.horizon = i64::MIN;
+        self.covered_from = i64::MIN;
         self.marks.clear();
         WindowChange::NeedsCatchUp
     }
@@ -284,6 +301,13 @@ impl Seen {
         // Older buckets may have reached the disk with marks beyond what the unmarked one lost to a power cut, so
         // then no mark counts and the changelog is read from its beginning.
         self.marks = if unmarked.is_empty() { marks.unwrap_or_default() } else { BTreeMap::new() };
+        // Buckets are dropped from the oldest on, so from the oldest that is left everything is there. A single one may
+        // be long expired and kept for its marks only.
+        self.covered_from = match self.buckets.as_slice() {
+            [] => i64::MIN,
+            [only] => only.end(),
+            [oldest, ..] => oldest.start,
+        };
         self.drop_buckets(unmarked)
     }
 

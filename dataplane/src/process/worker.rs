@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{self, Batch, Decided, Rules, Targets};
 use super::seen::changelog::{CatchUpError, Changelog};
 use super::seen::{Seen, SeenError, SharedSeen, WindowChange};
-use super::{ProcessError, Worker, group};
+use super::{ProcessError, STAGE, Worker};
 use crate::config::App;
 use crate::log::{
     Assigned, Consumer, LogError, Polled, ReadLimits, TopicInfo, TopicPartition, Transaction, Transactor,
@@ -100,13 +100,13 @@ impl<'a> Session<'a> {
 
     async fn start(worker: &'a Worker, app: Arc<App>) -> Result<Self, ProcessError> {
         let topics = Topics::resolve(worker, &app).await?;
-        let group = group(&worker.app);
+        let group = worker.group();
         let log = &worker.log;
         let raw = Arc::clone(&topics.raw.name);
         let consumer = log.subscribe(&group, &[raw]).await.map_err(during(worker, "subscribe"))?;
-        // The ordinal of the worker; one process runs one worker per App.
-        let transactor =
-            log.transactor(&format!("{group}.0")).await.map_err(during(worker, "open a transactor"))?;
+        // One process runs one worker per App, so its own name in the App's group is an id of its own.
+        let transactor = log.transactor(&worker.member.transactor(&worker.app, STAGE)).await;
+        let transactor = transactor.map_err(during(worker, "open a transactor"))?;
         let window_ms = app.config.events.dedupe_window_ms;
         let seen = worker.seen.app(&worker.app, topics.targets.seen.id, window_ms);
         let seen = SharedSeen::new(seen.map_err(seen_failed(worker))?);
@@ -189,14 +189,22 @@ impl<'a> Session<'a> {
     async fn take_over(&mut self, assigned: Vec<Assigned>) -> Result<(), ProcessError> {
         let worker = self.worker;
         let is_first = self.assigned.is_empty();
+        let new: BTreeSet<u32> = assigned.iter().map(|assigned| assigned.partition.partition).collect();
+        let before: BTreeSet<u32> =
+            self.assigned.keys().copied().filter(|held| !new.contains(held)).collect();
         let mut oldest = None;
         for Assigned { partition: of, topic: _, committed } in assigned {
             let next = match committed {
                 Some(committed) => committed.offset,
-                None => watermarks(worker, &of).await?.low,
+                None => self.begin(&of).await?,
             };
             self.assigned.insert(of.partition, next);
             oldest = oldest.into_iter().chain(append_time(worker, &of, next).await?).min();
+        }
+        if let Some(oldest) = oldest {
+            let held = self.changelog(&before).partitions;
+            let held = held.difference(&self.changelog(&new).partitions).copied().collect();
+            self.seen.with(|seen| seen.reach_back(oldest, &held)).await;
         }
         if !is_first {
             // What is ours already may be further behind than what is new.
@@ -207,11 +215,22 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Reads a partition that no member of the group ever committed from its first record on.
+    async fn begin(&mut self, of: &TopicPartition) -> Result<u64, ProcessError> {
+        let low = watermarks(self.worker, of).await?.low;
+        self.consumer.seek(of, low).await.map_err(during(self.worker, "find its start"))?;
+        Ok(low)
+    }
+
+    /// The part of the changelog that belongs to these raw partitions.
+    fn changelog(&self, raw: &BTreeSet<u32>) -> Changelog {
+        Changelog::new(self.topics.targets.seen.clone(), raw, self.topics.raw.partitions)
+    }
+
     /// Reads the changelog up to its end. See [`Changelog::catch_up`] for `oldest_pending`.
     async fn catch_up(&mut self, oldest_pending: Option<i64>) -> Result<(), ProcessError> {
         let ours: BTreeSet<u32> = self.assigned.keys().copied().collect();
-        let changelog = Changelog::new(self.topics.targets.seen.clone(), &ours, self.topics.raw.partitions);
-        changelog
+        self.changelog(&ours)
             .catch_up(self.worker.log.as_ref(), &self.seen, oldest_pending)
             .await
             .map_err(|source: CatchUpError| ProcessError::CatchUp { app: self.worker.app.clone(), source })?;
@@ -345,7 +364,7 @@ impl<'a> Session<'a> {
     }
 
     fn lag_labels(&self, partition: u32) -> [String; 3] {
-        [group(&self.worker.app), self.topics.raw.name.to_string(), partition.to_string()]
+        [self.worker.group(), self.topics.raw.name.to_string(), partition.to_string()]
     }
 
     fn app_label(&self) -> String {

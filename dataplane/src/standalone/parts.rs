@@ -15,25 +15,28 @@ use super::build::{BuildError, Built};
 use super::data_dir::{DataDir, DataDirError};
 use super::keys::{KeyError, KeyRing};
 use super::reload::{self, ReloadError, Reloader};
-use super::roles::{Roles, Tools};
 use super::sources::{Origin, SourceError};
-use crate::admin::changes::Changes;
+use crate::admin::changes::{Changes, History};
 use crate::admin::readiness::{Need, Readiness, Signal};
 use crate::admin::{self, AdminState};
 use crate::config::Current;
 use crate::control::{self, ControlState};
 use crate::engine::{self, Supervisor, library};
+use crate::freshness::Freshness;
 use crate::gateway::guard::{BootstrapToken, Tokens};
 use crate::gateway::{self, GatewayState, Limits};
 use crate::ingest::{self, Ingest, IngestError};
 use crate::listen;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError};
+use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::process::seen::{SeenError, SeenStore};
 use crate::secret::Secret;
 use crate::settings::{self, Standalone};
+use crate::stages::{Stages, Tools};
 use crate::store::{ClickHouse, Endpoint};
+use crate::tasks::{ended, watched};
 
 /// How often the state of the log and of ClickHouse is looked at for the probes.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -123,6 +126,7 @@ impl Parts {
             log: Arc::clone(&log) as Arc<dyn Log>,
             seen: Arc::new(seen),
             store: clickhouse.store.clone(),
+            member: Member::only(),
             metrics: Arc::clone(&metrics),
         };
         let reloader = Reloader {
@@ -131,7 +135,7 @@ impl Parts {
             current: Arc::clone(&current),
             log: Arc::clone(&log),
             store: clickhouse.store.clone(),
-            roles: Roles::new(tools),
+            stages: Stages::new(tools),
             changes: Arc::clone(&changes),
             signal: readiness.part("configuration", Need::Shown),
             metrics: Arc::clone(&metrics),
@@ -179,31 +183,6 @@ impl Parts {
         self.engine.cancel();
         ended(self.engine_task).await;
     }
-}
-
-async fn ended(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(error = %error, "a part of the process did not end well");
-        }
-    }
-}
-
-/// Lets `broken` know when a task ends before it is told to stop: the process must not go on without it.
-pub(super) fn watched(
-    task: JoinHandle<()>,
-    stop: &CancellationToken,
-    broken: &CancellationToken,
-) -> JoinHandle<()> {
-    let (stop, broken) = (stop.clone(), broken.clone());
-    tokio::spawn(async move {
-        let ended = task.await;
-        if !stop.is_cancelled() {
-            let error = ended.err().map(|error| error.to_string());
-            tracing::error!(error, "a part of the process ended by itself");
-            broken.cancel();
-        }
-    })
 }
 
 /// ClickHouse as this process sees it.
@@ -303,12 +282,14 @@ impl Front<'_> {
             clickhouse: self.readiness.part("clickhouse", Need::Shown),
         };
         let admin = admin::router(AdminState {
-            config: Arc::clone(self.current),
-            changes: Arc::clone(&self.changes),
+            state: Arc::new(History {
+                config: Arc::clone(self.current),
+                changes: Arc::clone(&self.changes),
+                started_at: Timestamp::now(),
+            }),
             readiness: Arc::clone(&self.readiness),
             metrics: Arc::clone(self.metrics),
             tokens: Arc::clone(&self.tokens),
-            started_at: Timestamp::now(),
         });
         Ok(vec![
             self.ingest(listeners.ingest),
@@ -322,6 +303,7 @@ impl Front<'_> {
     fn ingest(&self, listener: TcpListener) -> JoinHandle<()> {
         let ingest = Arc::new(Ingest {
             config: Arc::clone(self.current),
+            freshness: Freshness::always(),
             log: Arc::clone(self.log) as Arc<dyn Log>,
             metrics: Arc::clone(self.metrics),
             instance: format!("standalone-{}", Uuid::new_v4().simple()),

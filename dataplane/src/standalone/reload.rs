@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{self, BuildError, Built};
 use super::keys::KeyRing;
-use super::roles::Roles;
 use super::sources::{Fingerprint, Origin, SourceError};
 use crate::admin::changes::{Changes, RefusedProblem};
 use crate::admin::readiness::Signal;
@@ -21,6 +20,7 @@ use crate::config::{Config, Current};
 use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
 use crate::metrics::Metrics;
+use crate::stages::Stages;
 use crate::store::ClickHouse;
 use crate::telemetry;
 
@@ -38,8 +38,8 @@ pub(super) struct Reloader {
     pub log: Arc<EmbeddedLog>,
     /// ClickHouse, for tables.
     pub store: ClickHouse,
-    /// The tasks of the Apps.
-    pub roles: Roles,
+    /// The stages of the Apps.
+    pub stages: Stages,
     /// What `/state` shows.
     pub changes: Arc<Changes>,
     /// Says whether the files and what is in force agree.
@@ -79,7 +79,7 @@ impl Reloader {
         self.bring_into_force(first, &mut known).await?;
         let task = tokio::spawn(async move {
             stop.run_until_cancelled(self.keep(known)).await;
-            self.roles.stop().await;
+            self.stages.stop().await;
         });
         Ok(Running { task })
     }
@@ -188,7 +188,7 @@ impl Reloader {
                 continue;
             }
             let schema = schema::of_app(app);
-            let plan = provision::plan(self.store.client(), &schema, &self.owner(id)).await;
+            let plan = provision::plan(&self.store.client(), &schema, &self.owner(id)).await;
             match plan {
                 Ok(statements) => planned.push((id.clone(), hash, statements)),
                 Err(source) => {
@@ -200,7 +200,7 @@ impl Reloader {
             }
         }
         for (id, hash, statements) in planned {
-            provision::carry_out(self.store.client(), &statements)
+            provision::carry_out(&self.store.client(), &statements)
                 .await
                 .map_err(|source| TablesError { app: id.clone(), source })?;
             if !statements.is_empty() {
@@ -273,7 +273,7 @@ impl Reloader {
             .filter(|app| known.tables.get(&app.app) == Some(&app.storage.schema_hash))
             .map(|app| app.app.clone())
             .collect();
-        self.roles.reconcile(&self.current.load(), &loadable);
+        self.stages.reconcile(&self.current.load(), &loadable);
     }
 
     /// The files and what is in force agree.
@@ -359,7 +359,7 @@ pub(super) struct Running {
 impl Running {
     /// Lets `broken` know when the loop ends before it is told to stop.
     pub(super) fn watched(self, stop: &CancellationToken, broken: &CancellationToken) -> Self {
-        Self { task: super::parts::watched(self.task, stop, broken) }
+        Self { task: crate::tasks::watched(self.task, stop, broken) }
     }
 
     /// Waits until the loop and every task of every App has ended.

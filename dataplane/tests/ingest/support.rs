@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use millrace_crds::config as compiled;
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_dataplane::config::{Config, PrivacyKeys, key_digest};
+use millrace_dataplane::freshness::Freshness;
 use millrace_dataplane::ingest::{self, Ingest, IngestError, Limits, Serving};
 use millrace_dataplane::log::{
     Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
@@ -212,12 +213,23 @@ impl Running {
 
     /// With these bounds.
     pub(crate) fn start_within(app: compiled::AppConfig, log: Arc<ScriptedLog>, limits: Limits) -> Self {
+        Self::start_knowing(app, log, limits, Freshness::always())
+    }
+
+    /// With a configuration that may be out of date.
+    pub(crate) fn start_knowing(
+        app: compiled::AppConfig,
+        log: Arc<ScriptedLog>,
+        limits: Limits,
+        freshness: Freshness,
+    ) -> Self {
         let listener = ingest::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = Arc::new(ArcSwap::new(config(app)));
         let metrics = Arc::new(Metrics::new().unwrap());
         let ingest = Ingest {
             config: Arc::clone(&config),
+            freshness,
             log: Arc::<ScriptedLog>::clone(&log),
             metrics: Arc::clone(&metrics),
             instance: "ingest-0".to_owned(),

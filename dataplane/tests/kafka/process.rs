@@ -12,6 +12,7 @@ use millrace_crds::config::{
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_dataplane::config::{Config, Current, PrivacyKeys};
 use millrace_dataplane::log::{GroupHandle, LogRecord, NewRecord, ReadLimits, TopicPartition, Transaction};
+use millrace_dataplane::member::Member;
 use millrace_dataplane::process::seen::SeenStore;
 use millrace_dataplane::process::{self, Worker};
 use millrace_dataplane::record::{ProcessedRecord, partition_of};
@@ -118,6 +119,7 @@ impl World {
             config: Arc::clone(&self.config),
             log: self.bench.open(self.bench.options()),
             seen: Arc::new(SeenStore::open(&self.folder.path().join(Uuid::new_v4().to_string())).unwrap()),
+            member: Member::new("millrace", &Uuid::new_v4().to_string()),
             metrics: Arc::clone(&self.bench.metrics),
         }
     }
@@ -175,6 +177,60 @@ async fn every_raw_event_is_processed_once_though_the_worker_dies_in_between() {
     processed.sort();
     let mut expected = ids;
     expected.push(extra);
+    expected.sort();
+    assert_eq!(processed, expected);
+}
+
+#[tokio::test]
+async fn workers_that_come_and_go_share_an_app_and_process_every_event_once() {
+    let world = World::new().await;
+    let ids: Vec<Uuid> = (0..900).map(|_| Uuid::new_v4()).collect();
+    let start = || {
+        let cancel = CancellationToken::new();
+        let (worker, stop) = (world.worker(), cancel.clone());
+        // As the stages of a pod do: what was refused to who no longer owns it is begun again.
+        let name = worker.member.transactor(&world.app, process::STAGE);
+        let worker = move || Worker {
+            app: worker.app.clone(),
+            config: Arc::clone(&worker.config),
+            log: Arc::clone(&worker.log),
+            seen: Arc::clone(&worker.seen),
+            member: worker.member.clone(),
+            metrics: Arc::clone(&worker.metrics),
+        };
+        let task = tokio::spawn(async move {
+            while let Err(error) = process::run(worker(), stop.clone()).await {
+                println!("{name}: {error:?}");
+            }
+        });
+        (cancel, task)
+    };
+    world.send(&ids[..300]).await;
+    let (stop_first, first) = start();
+    world.until_processed(300).await;
+    let (stop_second, second) = start();
+    // While the group makes room for the second, with copies of what the first has seen.
+    for events in ids[300..600].chunks(10) {
+        world.send(events).await;
+        world.send(&ids[..10]).await;
+    }
+    world.until_processed(600).await;
+    stop_first.cancel();
+    first.await.unwrap();
+    // What the first processed, the second must know.
+    world.send(&ids[..600]).await;
+    world.send(&ids[600..]).await;
+    world.until_processed(900).await;
+    let last = Uuid::new_v4();
+    world.send(&ids[300..]).await;
+    world.send(&[last]).await;
+    world.until_processed(901).await;
+    stop_second.cancel();
+    second.await.unwrap();
+    let mut processed = world.processed().await;
+    processed.sort();
+    let mut expected = ids;
+    expected.push(last);
     expected.sort();
     assert_eq!(processed, expected);
 }

@@ -12,6 +12,7 @@ use millrace_crds::names::{AppId, TopicKind};
 use millrace_crds::schema::{self, Owner};
 use millrace_dataplane::config::{Config, Current, PrivacyKeys};
 use millrace_dataplane::load::{self, Loader, block::Limits};
+use millrace_dataplane::member::Member;
 use millrace_dataplane::metrics::Metrics;
 use millrace_dataplane::record::{self, Derived, Event, Origin, ProcessedRecord, RECORD_VERSION};
 use millrace_dataplane::secret::Secret;
@@ -61,7 +62,7 @@ impl Fixture {
     pub(crate) async fn declare(&self, properties: &[(&str, PropertyType)]) {
         let app = app_config(&self.database, properties);
         let desired = schema::of_app(&app);
-        clickhouse::apply(self.store.client(), &desired, &owner("u1")).await.unwrap();
+        clickhouse::apply(&self.store.client(), &desired, &owner("u1")).await.unwrap();
         let keys = PrivacyKeys { epoch: 1, hash: Secret::new([0; 32]), encrypt: Secret::new([0; 64]) };
         let config = Config::build(vec![(app, keys)], vec![], Secret::new(vec![])).unwrap();
         self.config.store(Arc::new(config));
@@ -81,6 +82,7 @@ impl Fixture {
             config: Arc::clone(&self.config),
             log: Arc::new(Handle(Arc::clone(&self.log))),
             store,
+            member: Member::only(),
             metrics: Arc::clone(&self.metrics),
             limits: Limits { rows_max: 20, age_max: Duration::from_millis(30), ..Limits::default() },
         }

@@ -29,7 +29,7 @@ async fn a_schema_that_was_made_shows_no_difference() {
     let names = ["a", "b_c", "order id", "we`ird", "back\\slash", "ünï?"];
     let properties: Vec<(&str, PropertyType)> = names.into_iter().zip(kinds).collect();
     let schema = desired(database, &properties, YEAR);
-    let client = engine::store().client().clone();
+    let client = engine::store().client();
     let made = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
     assert_eq!(made.statements.len(), 1 + 4 + 2, "the database, four tables, two views");
     let again = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
@@ -75,7 +75,7 @@ struct Sizes {
 async fn retention_and_settings_change_in_place() {
     let database = "test_schema_altered";
     drop_database(&engine::store(), database).await;
-    let client = engine::store().client().clone();
+    let client = engine::store().client();
     clickhouse::apply(&client, &desired(database, &[], YEAR), &owner("u1")).await.unwrap();
     let mut other = desired(database, &[], 2 * YEAR);
     other.tables[0].settings.insert("non_replicated_deduplication_window".to_owned(), "77".to_owned());
@@ -94,7 +94,7 @@ async fn retention_and_settings_change_in_place() {
 async fn another_type_is_refused_with_both_definitions() {
     let database = "test_schema_refused";
     drop_database(&engine::store(), database).await;
-    let client = engine::store().client().clone();
+    let client = engine::store().client();
     let before = desired(database, &[("price", PropertyType::Decimal)], YEAR);
     clickhouse::apply(&client, &before, &owner("u1")).await.unwrap();
     let after = desired(database, &[("price", PropertyType::String), ("new", PropertyType::String)], YEAR);
@@ -112,7 +112,7 @@ async fn another_type_is_refused_with_both_definitions() {
 async fn a_database_of_somebody_else_is_refused_and_the_same_app_adopts() {
     let database = "test_schema_owned";
     drop_database(&engine::store(), database).await;
-    let client = engine::store().client().clone();
+    let client = engine::store().client();
     let schema = desired(database, &[], YEAR);
     clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
     let mut stranger = owner("u9");
@@ -134,7 +134,7 @@ async fn a_failed_statement_is_named_with_its_object() {
     drop_database(&engine::store(), database).await;
     let mut schema = desired(database, &[], YEAR);
     "Nonsense(1)".clone_into(&mut schema.tables[1].columns[0].kind);
-    let error = clickhouse::apply(engine::store().client(), &schema, &owner("u1")).await.unwrap_err();
+    let error = clickhouse::apply(&engine::store().client(), &schema, &owner("u1")).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("on `dashboard_stats`") && text.contains("CREATE TABLE"), "{text}");
 }

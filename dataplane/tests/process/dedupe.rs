@@ -1,5 +1,6 @@
 //! The dedupe store: positions, windows, buckets, restarts, damage.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millrace_crds::names::{AppId, TopicKind};
@@ -93,6 +94,38 @@ fn expired_buckets_are_dropped_and_needed_ones_stay() {
     assert_eq!(seen.mark(0), 5);
     // Day 0 is gone: even a record of that day meets nothing.
     assert!(!is_duplicate(&seen, 0, at(0, 9, T0)));
+}
+
+#[test]
+fn what_an_older_record_of_another_worker_can_meet_is_read_again() {
+    let dir = TempDir::new().unwrap();
+    let mut seen = open(&dir, DAY_MS);
+    let days: Vec<Entry> = (0..5).map(|day| entry(day, day as u64, T0 + day as i64 * DAY)).collect();
+    seen.apply(0, &days, 5).unwrap();
+    seen.apply(1, &[], 9).unwrap();
+    seen.retire(T0 + 4 * DAY).unwrap();
+    seen.reach_back(T0 + 4 * DAY, &BTreeSet::new());
+    assert_eq!((seen.mark(0), seen.mark(1)), (5, 9), "as old as what was decided");
+    // Partition 1 was left behind two days ago; partition 0 is held and stays where it is.
+    seen.reach_back(T0 + 2 * DAY, &BTreeSet::from([0]));
+    assert_eq!((seen.mark(0), seen.mark(1)), (5, 0));
+    seen.apply(1, &[Entry { event_id: id(9), at: at(1, 3, T0 + DAY + HOUR_MS) }], 9).unwrap();
+    assert!(is_duplicate(&seen, 9, at(1, 4, T0 + 2 * DAY)));
+}
+
+#[test]
+fn a_restart_does_not_vouch_for_what_was_dropped_before_it() {
+    let dir = TempDir::new().unwrap();
+    let mut seen = open(&dir, DAY_MS);
+    let days: Vec<Entry> = (0..5).map(|day| entry(day, day as u64, T0 + day as i64 * DAY)).collect();
+    seen.apply(0, &days, 5).unwrap();
+    seen.retire(T0 + 4 * DAY).unwrap();
+    drop(seen);
+    let mut seen = open(&dir, DAY_MS);
+    seen.reach_back(T0 + 4 * DAY + HOUR_MS, &BTreeSet::new());
+    assert_eq!(seen.mark(0), 5);
+    seen.reach_back(T0 + 2 * DAY, &BTreeSet::new());
+    assert_eq!(seen.mark(0), 0);
 }
 
 #[test]

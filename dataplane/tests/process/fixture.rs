@@ -13,6 +13,7 @@ use millrace_crds::config::{
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_dataplane::config::{App, Config, Current, PrivacyKeys};
 use millrace_dataplane::log::{Log, NewRecord, TopicPartition};
+use millrace_dataplane::member::Member;
 use millrace_dataplane::metrics::Metrics;
 use millrace_dataplane::process::seen::SeenStore;
 use millrace_dataplane::process::{self, ProcessError, Worker};
@@ -185,6 +186,7 @@ impl World {
             config: Arc::clone(&self.config),
             log: self.shared_log(),
             seen: Arc::new(SeenStore::open(&self.store_path()).unwrap()),
+            member: Member::only(),
             metrics: Arc::clone(&self.metrics),
         };
         let cancel = CancellationToken::new();
@@ -210,7 +212,9 @@ impl World {
     }
 
     pub(crate) async fn until_consumed(&self) {
-        self.log.until_consumed(&process::group(&app_id()), &topic(TopicKind::EventsRaw)).await;
+        self.log
+            .until_consumed(&Member::only().group(&app_id(), process::STAGE), &topic(TopicKind::EventsRaw))
+            .await;
     }
 
     /// Runs a worker until everything in raw is consumed.

@@ -8,6 +8,7 @@ use millrace_crds::config::OnUndeclared;
 use millrace_crds::names::TopicKind;
 use millrace_dataplane::config::Config;
 use millrace_dataplane::log::{LogError, Transaction};
+use millrace_dataplane::member::Member;
 use millrace_dataplane::process::batch::{self, Batch, Rules, Targets};
 use millrace_dataplane::process::seen::SeenStore;
 use millrace_dataplane::process::{self, ProcessError};
@@ -109,7 +110,7 @@ async fn a_commit_the_store_never_heard_of_is_restored_before_the_first_decision
         let app = app(app_config());
         let rules = Rules { app: &app, targets: &targets, now_ms: world.now, record_bytes_max: usize::MAX };
         let decided = batch::decide(&batch, &seen, &rules).unwrap();
-        let group = process::group(&app_id());
+        let group = Member::only().group(&app_id(), process::STAGE);
         let mut transactor = log.transactor(&group).await.unwrap();
         let positions = batch.positions(&topic(TopicKind::EventsRaw).into());
         let group = millrace_dataplane::log::GroupHandle { name: group.into(), inner: None };
@@ -244,7 +245,7 @@ async fn lag_is_shown_and_goes_with_the_worker() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), shown).await.unwrap();
-    let labels = [process::group(&app_id()), name, "0".to_owned()];
+    let labels = [Member::only().group(&app_id(), process::STAGE), name, "0".to_owned()];
     let lag = world.metrics.consumer_lag_records.with_label_values(&labels.each_ref().map(String::as_str));
     assert_eq!(lag.get(), 0);
     running.stop().await;

@@ -75,9 +75,14 @@ impl Bucket {
         self.width == width(window_ms) && self.start <= appended_at && self.ends_after(appended_at)
     }
 
+    /// The first moment behind it.
+    pub(super) fn end(&self) -> i64 {
+        self.start.saturating_add(self.width)
+    }
+
     /// Whether it may hold an entry of this moment or later.
     pub(super) fn ends_after(&self, moment: i64) -> bool {
-        self.start.saturating_add(self.width) > moment
+        self.end() > moment
     }
 
     /// The position kept for an event.

@@ -1,4 +1,4 @@
-//! The tasks that serve each App: one that processes, one that loads. Started when the App is in force (and, for
+//! The worker's stages of every App: one task that processes, one that loads. Started when the App is in force (and, for
 //! loading, when its tables are in place), stopped when it is withdrawn, started again when they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Current};
 use crate::load::{self, Loader};
 use crate::log::Log;
+use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::process::seen::SeenStore;
 use crate::process::{self, Worker};
@@ -26,9 +27,9 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A task that ran this long starts again without a history.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// What every task needs.
+/// What every stage needs.
 #[derive(Clone)]
-pub(super) struct Tools {
+pub struct Tools {
     /// The configuration in force.
     pub config: Current,
     /// The log.
@@ -37,28 +38,30 @@ pub(super) struct Tools {
     pub seen: Arc<SeenStore>,
     /// ClickHouse.
     pub store: ClickHouse,
+    /// As whom they join their groups.
+    pub member: Member,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// The tasks of all Apps.
-pub(super) struct Roles {
+/// The stages of all Apps.
+pub struct Stages {
     tools: Tools,
     running: BTreeMap<AppId, Running>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
-/// The tasks of one App.
+/// The stages of one App.
 struct Running {
     stop: CancellationToken,
     /// Stops loading alone, while it runs.
     loading: Option<CancellationToken>,
 }
 
-impl Roles {
+impl Stages {
     /// Nothing runs yet.
-    pub(super) fn new(tools: Tools) -> Self {
+    pub fn new(tools: Tools) -> Self {
         Self {
             tools,
             running: BTreeMap::new(),
@@ -69,7 +72,7 @@ impl Roles {
 
     /// Starts and stops tasks so that exactly the Apps of `config` are processed, and those of them whose tables
     /// are `provisioned` are loaded.
-    pub(super) fn reconcile(&mut self, config: &Config, provisioned: &BTreeSet<AppId>) {
+    pub fn reconcile(&mut self, config: &Config, provisioned: &BTreeSet<AppId>) {
         self.running.retain(|app, running| {
             let stays = config.apps().contains_key(app);
             if !stays {
@@ -92,8 +95,17 @@ impl Roles {
         }
     }
 
+    /// Ends every stage after its batch; the next [`Stages::reconcile`] starts them anew, with clients as they are then.
+    pub async fn renew(&mut self) {
+        self.running.values().for_each(|running| running.stop.cancel());
+        self.running.clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
     /// Stops every task and waits for it.
-    pub(super) async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -108,6 +120,7 @@ impl Roles {
                     config: Arc::clone(&tools.config),
                     log: Arc::clone(&tools.log),
                     seen: Arc::clone(&tools.seen),
+                    member: tools.member.clone(),
                     metrics: Arc::clone(&tools.metrics),
                 };
                 process::run(worker, stop.clone())
@@ -131,6 +144,7 @@ impl Roles {
                     config: Arc::clone(&tools.config),
                     log: Arc::clone(&tools.log),
                     store: tools.store.clone(),
+                    member: tools.member.clone(),
                     metrics: Arc::clone(&tools.metrics),
                     limits: load::block::Limits::default(),
                 };
