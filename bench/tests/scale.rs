@@ -1,6 +1,8 @@
 //! The counters of the operator with sixty Apps on a real API server: what it writes, and that it writes nothing when
 //! nothing changed. Times and memory are `make bench`'s and are not looked at here.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what fails there fails the test")]
+
 use std::path::Path;
 use std::process::Command;
 
