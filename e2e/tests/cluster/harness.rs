@@ -36,6 +36,7 @@ impl Story {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client =
             Client::try_default().await.context("no cluster: run `make cluster`, or set KUBECONFIG")?;
+        make_room(&client).await?;
         let namespace = format!("story-{name}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
         let story = Self {
             client,
@@ -265,6 +266,27 @@ where
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     bail!("waited {} s for {what}; last: {last}", PATIENCE.as_secs())
+}
+
+/// A story that failed has left its namespace for whoever wants to look, until the next begins and needs the room.
+/// Volumes of stories that have ended can be claimed again.
+async fn make_room(client: &Client) -> Result<()> {
+    let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &resource("Namespace")?);
+    let left = async || -> Result<Vec<String>> {
+        let found = namespaces.list(&ListParams::default()).await?.items;
+        Ok(found
+            .into_iter()
+            .filter_map(|n| n.metadata.name)
+            .filter(|name| name.starts_with("story-"))
+            .collect())
+    };
+    for name in left().await? {
+        let _ = namespaces.delete(&name, &DeleteParams::default()).await;
+    }
+    wait("stories before this one to go", async || Ok(left().await?.is_empty().then_some(()))).await?;
+    let output = Command::new(root().join("e2e/cluster/reset-volumes")).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Starts, stops or kills a back end of the test cluster.

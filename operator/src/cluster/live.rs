@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, TypeMeta};
 use kube::{Client, Config};
 use millrace_crds::compile;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ impl Live {
 
     /// Keeps what a write was answered with.
     fn keep(&self, key: &ObjectKey, mut answer: DynamicObject) -> Arc<DynamicObject> {
-        lighten(&mut answer);
+        lighten(key.kind, &mut answer);
         let answer = Arc::new(answer);
         if is_read_by_name(key.kind) {
             let object = Arc::clone(&answer);
@@ -140,8 +140,11 @@ fn is_held(object: &DynamicObject) -> bool {
     object.metadata.finalizers.iter().flatten().next().is_some()
 }
 
-/// Takes off what nobody here reads and what takes most of the memory.
-fn lighten(object: &mut DynamicObject) {
+/// Takes off what nobody here reads and what takes most of the memory, and says what a list leaves out: its items carry
+/// neither `apiVersion` nor `kind`, and would never equal what is applied.
+fn lighten(kind: Kind, object: &mut DynamicObject) {
+    let resource = kind.resource();
+    object.types = Some(TypeMeta { api_version: resource.api_version, kind: resource.kind });
     object.metadata.managed_fields = None;
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -199,7 +202,7 @@ impl Cluster for Live {
         let api = self.api(key);
         let found = self.call("read", key, api.get_opt(&key.name)).await?;
         Ok(found.map(|mut found| {
-            lighten(&mut found);
+            lighten(key.kind, &mut found);
             Arc::new(found)
         }))
     }

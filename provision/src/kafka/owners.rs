@@ -9,7 +9,7 @@ use millrace_crds::names::AppId;
 use millrace_crds::schema::Owner;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -115,11 +115,22 @@ impl Owners {
     }
 }
 
+/// The end of the topic is what a reader waits for, and the library tells it as an error; what is wrong is returned.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
 /// Blocks, at most [`ANSWER_MAX`].
 fn read_to_end(mut config: ClientConfig, topic: &str) -> Result<BTreeMap<AppId, Owner>, ClientError> {
     // The library wants a group to assign partitions by hand; nothing is ever committed to it.
     config.set("group.id", topic).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config.create()?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
     let mut from_start = TopicPartitionList::new();
     from_start.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
     consumer.assign(&from_start)?;

@@ -53,7 +53,7 @@ async fn topics_become_what_is_desired_and_then_nothing_is_left_to_do() {
     assert!(!made.id.is_nil());
 
     let larger = Topic { retention_ms: u64::MAX, retention_bytes: Some(1 << 30), ..topic(name, 6) };
-    let changes = bring(&admin, &[larger.clone()]).await;
+    let changes = bring(&admin, std::slice::from_ref(&larger)).await;
     assert!(matches!(changes[..], [Change::Grow { to: 6, .. }, Change::SetRetention { .. }]), "{changes:?}");
     assert_eq!(bring(&admin, &[larger]).await, []);
     admin.carry_out(&changes, SINGLE).await.expect("each change may be repeated");

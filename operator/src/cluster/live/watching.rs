@@ -178,7 +178,7 @@ impl Watch {
     fn with_key(&self, mut object: DynamicObject, then: impl FnOnce(ObjectKey, DynamicObject)) {
         let Some(name) = object.metadata.name.clone() else { return };
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        lighten(&mut object);
+        lighten(self.scope.kind, &mut object);
         then(ObjectKey::new(self.scope.kind, &namespace, &name), object);
     }
 }
