@@ -16,6 +16,7 @@ use millrace_crds::state::{RefusedRevision, RunningRevision, ScopeState, takes};
 use super::offer::{Body, Offer};
 use super::secrets::{Secrets, usable};
 use crate::config::{App, Config, ConfigError};
+use crate::telemetry;
 
 /// Revisions by the name of the object.
 pub type Offers = BTreeMap<String, Arc<Offer>>;
@@ -128,17 +129,17 @@ fn ready(
     random: &mut dyn FnMut(&mut [u8]),
 ) -> Result<Running, String> {
     let before = before.filter(|before| before.hash == offer.hash).map(|before| &before.part);
-    let part = match offer.body.as_ref().map_err(ToString::to_string)? {
+    let part = match offer.body.as_ref().map_err(|error| telemetry::chain(error))? {
         Body::Access(access) => match before {
             Some(part @ Part::Access(_)) => part.clone(),
             Some(Part::App(..)) | None => Part::Access(Arc::clone(access)),
         },
         Body::App(config) => {
-            let given = secrets.given(&config.app).map_err(|error| error.to_string())?;
+            let given = secrets.given(&config.app).map_err(|error| telemetry::chain(&error))?;
             match before {
                 Some(part @ Part::App(_, keys)) if keys.as_ref() == given => part.clone(),
                 Some(Part::App(..) | Part::Access(_)) | None => {
-                    let privacy_keys = usable(given, random).map_err(|error| error.to_string())?;
+                    let privacy_keys = usable(given, random).map_err(|error| telemetry::chain(&error))?;
                     let app = App { config: AppConfig::clone(config), privacy_keys };
                     Part::App(Arc::new(app), given.cloned())
                 }
@@ -175,7 +176,7 @@ struct Unfit {
 
 impl Unfit {
     fn new(scope: &str, error: &ConfigError) -> Self {
-        Self { scope: scope.to_owned(), reason: error.to_string() }
+        Self { scope: scope.to_owned(), reason: telemetry::chain(error) }
     }
 }
 

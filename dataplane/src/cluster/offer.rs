@@ -133,7 +133,7 @@ pub enum OfferError {
         found: String,
     },
     /// Not what the format says.
-    #[error("its configuration cannot be read: {source}")]
+    #[error("its configuration cannot be read")]
     Parse {
         /// Why.
         source: serde_json::Error,

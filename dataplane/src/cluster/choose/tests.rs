@@ -93,7 +93,7 @@ fn the_highest_that_is_good_runs_and_the_refused_one_above_it_is_told() {
     for (bad, says) in [
         (unknown_format, "upgrade the data plane"),
         (object("shop", 8, "{\"format\":"), "cannot be read"),
-        (object("shop", 8, "{\"newer\": 1}"), "cannot be read"),
+        (object("shop", 8, "{\"newer\": 1}"), "cannot be read: unknown field `newer`"),
         (with(revision("shop", 8, "b"), "/spec/schemaHash", json!("5d")), "schemaHash"),
         (with(revision("game", 8, "b"), "/metadata/labels/millrace.dev~1scope", json!("shop")), "`shop-8`"),
         (
