@@ -31,7 +31,7 @@ generate: ## Rewrite generated files: CRDs, goldens, the access table
 bench: ## Print figures of the release build: start-up and idle memory; the operator with 1000 Apps (root); see README, Figures
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench standalone
-	@e2e/cluster/with-control-plane $(or $(CARGO_TARGET_DIR),target)/release/millrace-bench operator $(BENCH)
+	@MILLRACE_CLUSTER=bench e2e/cluster/on-api-server $(or $(CARGO_TARGET_DIR),target)/release/millrace-bench operator $(BENCH)
 
 engine: ## Fetch the ClickHouse engine library into the cache
 	@scripts/engine-library.sh

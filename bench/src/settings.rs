@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Standalone,
     /// Time, writes and memory of the operator with many Apps; needs a fresh API server without controllers
     ///
-    /// Run it as `e2e/cluster/scale` does: `e2e/cluster/up --control-plane-only`, then `e2e/cluster/run`.
+    /// Run it as `make bench` does: `e2e/cluster/on-api-server millrace-bench operator`.
     Operator(Operator),
     /// The operator as a process of its own, told what to do through its standard input
     #[command(hide = true)]

@@ -10,10 +10,18 @@ use serde_json::Value;
 
 /// Runs the measurement beside an API server of its own, and gives its figures.
 fn measure(arguments: &[&str]) -> Vec<Value> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/cluster/with-control-plane");
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/cluster/on-api-server");
     let size = ["--apps", "60", "--namespaces", "3", "--output", "json"];
+    let instance = format!("scale-{}", std::process::id());
     let program = env!("CARGO_BIN_EXE_millrace-bench");
-    let done = Command::new(beside).arg(program).arg("operator").args(size).args(arguments).output().unwrap();
+    let done = Command::new(beside)
+        .env("MILLRACE_CLUSTER", instance)
+        .arg(program)
+        .arg("operator")
+        .args(size)
+        .args(arguments)
+        .output()
+        .unwrap();
     let (figures, words) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     let figures: Vec<Value> =
         serde_json::from_str(&figures).unwrap_or_else(|error| panic!("{error}: {figures}\n{words}"));
