@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod engine;
+pub mod failpoint;
 pub mod freshness;
 pub mod gateway;
 pub mod generate;

@@ -38,6 +38,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     // The demo speaks for itself on a terminal; its log would tear the progress bars.
     let quiet = matches!(cli.command, Command::Demo(_) | Command::Generate(_)) && cli.log == "info";
     telemetry::init(format, if quiet { "warn" } else { &cli.log })?;
+    #[cfg(feature = "failpoints")]
+    millrace_dataplane::failpoint::install(cli.faults);
     // One TLS provider for every client of the process.
     rustls::crypto::ring::default_provider()
         .install_default()

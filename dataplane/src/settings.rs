@@ -26,6 +26,10 @@ pub struct Cli {
     /// Which log lines: a level, or `target=level` separated by commas.
     #[arg(long, global = true, env = "MILLRACE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// Where this process is to fail.
+    #[cfg(feature = "failpoints")]
+    #[command(flatten)]
+    pub faults: crate::failpoint::Args,
 }
 
 /// Form of log lines.

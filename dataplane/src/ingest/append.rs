@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::accept::Server;
 use super::decide::{Decided, Outcome};
 use super::tenant::RawTopic;
+use crate::failpoint::{self, Defect, Point};
 use crate::log::{Log, LogError, NewRecord, TopicPartition};
 use crate::record::{Event, Origin, RECORD_VERSION, RawRecord, partition_of};
 
@@ -69,7 +70,10 @@ impl Encoder {
 
 /// Appends what was admitted; returns what is true afterwards.
 pub(super) async fn append(server: &Server, decided: Decided) -> Result<Vec<Outcome>, AppendError> {
-    let Decided { mut outcomes, records, held, .. } = decided;
+    let Decided { mut outcomes, mut records, held, .. } = decided;
+    records.truncate(
+        records.len() - usize::from(!records.is_empty() && failpoint::has(Defect::IngestLosesEvent)),
+    );
     if !records.is_empty() {
         let time_max = server.limits.append_max;
         let log = server.ingest.log.as_ref();
@@ -92,6 +96,7 @@ async fn append_what_fits(
     mut records: Vec<NewRecord>,
     outcomes: &mut [Outcome],
 ) -> Result<(), AppendError> {
+    failpoint::reach(Point::IngestAdmitted).await.map_err(|source| AppendError::Log { source })?;
     match append_all(log, records.clone()).await {
         Err(AppendError::Log { source: LogError::TooLarge { bytes, bytes_max } }) => {
             let before = records.len();
@@ -108,6 +113,7 @@ async fn append_what_fits(
 async fn append_all(log: &dyn Log, records: Vec<NewRecord>) -> Result<(), AppendError> {
     let count = records.len();
     let offsets = log.append(records).await.map_err(|source| AppendError::Log { source })?;
+    failpoint::reach(Point::IngestAppended).await.map_err(|source| AppendError::Log { source })?;
     // Cheap, and the last moment at which a log that forgets a record can be caught.
     if offsets.len() == count { Ok(()) } else { Err(AppendError::Incomplete) }
 }

@@ -11,6 +11,7 @@ use super::row::{Encoder, Position};
 use super::rowbinary::RowBinary;
 use super::{BACK_OFF_MIN, Loader, longer};
 use crate::config::App;
+use crate::failpoint::{self, Defect};
 use crate::log::{TopicInfo, TopicPartition};
 use crate::store::{Failure, Insert, StoreError};
 
@@ -42,11 +43,12 @@ pub(super) async fn insert(
     block: &Block,
     mut attempt: Attempt,
 ) -> Result<(), AppGone> {
-    let token = token(origin.topic.id, origin.epoch, origin.partition.partition, block.range);
+    let mut token = token(origin.topic.id, origin.epoch, origin.partition.partition, block.range);
     let mut pause = BACK_OFF_MIN;
     loop {
         let app = loader.configured()?;
         match try_once(loader, &app, origin, block, &token).await {
+            Ok(()) if failpoint::has(Defect::LoadDoublesBlock) => token.push('x'),
             Ok(()) => {
                 count_success(loader, block, attempt);
                 return Ok(());
@@ -82,7 +84,8 @@ async fn try_once(
 
 fn encode(encoder: &Encoder, origin: Origin<'_>, block: &Block) -> Vec<u8> {
     let mut out = RowBinary::with_capacity(block.bytes());
-    for waiting in &block.records {
+    let left_out = usize::from(failpoint::has(Defect::LoadLosesRow));
+    for waiting in block.records.iter().skip(left_out) {
         let position =
             Position { epoch: origin.epoch, partition: origin.partition.partition, offset: waiting.offset };
         encoder.encode(&waiting.record, position, &mut out);

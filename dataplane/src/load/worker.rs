@@ -13,6 +13,7 @@ use super::lag::Positions;
 use super::partition::Partition;
 use super::replay::{NotReproduced, planned_block};
 use super::{LoadError, Loader};
+use crate::failpoint::{self, Point};
 use crate::log::{
     Assigned, Commit, Committed, Consumer, LogRecord, Polled, ReadLimits, TopicInfo, TopicPartition,
 };
@@ -114,6 +115,9 @@ impl<'a> Session<'a> {
 
     /// Takes a partition over: finishes what its last owner had begun, then reads on behind it.
     async fn assign(&mut self, assigned: Assigned) -> Result<(), End> {
+        failpoint::reach(Point::LoadAssigned)
+            .await
+            .map_err(self.loader.log_error("take a partition over"))?;
         let Assigned { partition: of, topic, committed } = assigned;
         let Committed { offset, metadata } = match committed {
             Some(committed) => committed,
@@ -150,8 +154,11 @@ impl<'a> Session<'a> {
             }
         };
         let origin = Origin { topic: &partition.topic, partition: of, epoch: intent.epoch };
+        failpoint::reach(Point::LoadFound).await.map_err(self.loader.log_error("repeat a block"))?;
         insert(self.loader, origin, &block, Attempt::Repeat).await?;
+        failpoint::reach(Point::LoadRepeated).await.map_err(self.loader.log_error("finish a block"))?;
         self.commit(vec![done(of, &block)], "commit a finished block").await?;
+        failpoint::reach(Point::LoadFinished).await.map_err(self.loader.log_error("go on behind a block"))?;
         self.positions.set(of, block.range.end);
         partition.next = block.range.end;
         Ok(())
@@ -211,7 +218,9 @@ impl<'a> Session<'a> {
         let app = self.loader.configured()?;
         let schema_hash = &app.config.storage.schema_hash;
         let intents = due.iter().map(|due| intended(&due.of, &due.block, schema_hash)).collect();
+        failpoint::reach(Point::LoadCut).await.map_err(self.loader.log_error("plan blocks"))?;
         self.commit(intents, "commit its intents").await?;
+        failpoint::reach(Point::LoadIntended).await.map_err(self.loader.log_error("insert blocks"))?;
 
         let inserts = due.iter().map(|Due { of, topic, block }| {
             let origin = Origin { topic, partition: of, epoch: FIRST_EPOCH };
@@ -219,8 +228,10 @@ impl<'a> Session<'a> {
         });
         join_all(inserts).await.into_iter().collect::<Result<(), AppGone>>()?;
 
+        failpoint::reach(Point::LoadInserted).await.map_err(self.loader.log_error("commit blocks"))?;
         let ends = due.iter().map(|due| done(&due.of, &due.block)).collect();
         self.commit(ends, "commit loaded blocks").await?;
+        failpoint::reach(Point::LoadCommitted).await.map_err(self.loader.log_error("go on"))?;
         due.iter().for_each(|due| self.positions.set(&due.of, due.block.range.end));
         self.loaded = true;
         Ok(())

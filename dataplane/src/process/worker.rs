@@ -15,6 +15,7 @@ use super::seen::changelog::{CatchUpError, Changelog};
 use super::seen::{Seen, SeenError, SharedSeen, WindowChange};
 use super::{ProcessError, STAGE, Worker};
 use crate::config::App;
+use crate::failpoint::{self, Defect, Point};
 use crate::log::{
     Assigned, Consumer, LogError, Polled, ReadLimits, TopicInfo, TopicPartition, Transaction, Transactor,
     Watermarks,
@@ -188,6 +189,7 @@ impl<'a> Session<'a> {
     /// Partitions may be decided on only when everything committed about them is known.
     async fn take_over(&mut self, assigned: Vec<Assigned>) -> Result<(), ProcessError> {
         let worker = self.worker;
+        failpoint::reach(Point::ProcessAssigned).await.map_err(during(worker, "take partitions over"))?;
         let is_first = self.assigned.is_empty();
         let new: BTreeSet<u32> = assigned.iter().map(|assigned| assigned.partition.partition).collect();
         let before: BTreeSet<u32> =
@@ -212,7 +214,7 @@ impl<'a> Session<'a> {
         }
         self.catch_up(oldest).await?;
         self.oldest_pending = oldest;
-        Ok(())
+        failpoint::reach(Point::ProcessRestored).await.map_err(during(worker, "take partitions over"))
     }
 
     /// Reads a partition that no member of the group ever committed from its first record on.
@@ -272,8 +274,12 @@ impl<'a> Session<'a> {
         let timer =
             self.worker.metrics.process_batch_seconds.with_label_values(&[&self.app_label()]).start_timer();
         let batch = Arc::new(batch);
-        let decided = loop {
+        let mut decided = loop {
             let mut decided = self.decide(&batch).await?;
+            failpoint::reach(Point::ProcessDecided).await.map_err(during(self.worker, "begin to commit"))?;
+            if failpoint::has(Defect::ProcessLosesRecord) && !decided.records.is_empty() {
+                decided.records.remove(0);
+            }
             let transaction = Transaction {
                 records: std::mem::take(&mut decided.records),
                 positions: batch.positions(&self.topics.raw.name),
@@ -289,10 +295,14 @@ impl<'a> Session<'a> {
                 Err(source) => return Err(during(self.worker, "commit")(source)),
             }
         };
+        failpoint::reach(Point::ProcessCommitted).await.map_err(during(self.worker, "apply a commit"))?;
         self.count(&decided);
         for (partition, record) in batch.last() {
             self.assigned.insert(partition, record.offset + 1);
             self.newest_decided = self.newest_decided.max(Some(record.appended_at));
+        }
+        if failpoint::has(Defect::ProcessForgetsSeen) {
+            decided.entries.clear();
         }
         let committed = |seen: &mut Seen| {
             seen.committed(decided.entries);
@@ -300,6 +310,7 @@ impl<'a> Session<'a> {
         };
         let recent = self.seen.with(committed).await;
         timer.observe_duration();
+        failpoint::reach(Point::ProcessApplied).await.map_err(during(self.worker, "go on"))?;
         if recent >= RECENT_ENTRIES_MAX { self.flush_recent().await } else { Ok(()) }
     }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::failpoint::{self, Point};
 use crate::log::LogError;
 use crate::log::embedded::Inner;
 use crate::log::embedded::queue::Ticket;
@@ -80,12 +81,14 @@ fn plan(inner: &Inner, tickets: Vec<Ticket>, is_disk_low: bool) -> (Plan, Vec<Pl
 
 fn write(inner: &Inner, writes: WriteSet, records: usize) -> Result<(), Cause> {
     let started = Instant::now();
+    failpoint::reach_blocking(Point::EmbeddedPlanned).map_err(|error| Arc::new(error) as Cause)?;
     let written = inner.store.write(writes);
     let outcome = if written.is_ok() { "ok" } else { "failed" };
     inner.metrics.log_commit_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "a count far below 2⁵³")]
     inner.metrics.log_commit_records.with_label_values::<&str>(&[]).observe(records as f64);
-    written.map_err(|error| Arc::new(error) as Cause)
+    written.map_err(|error| Arc::new(error) as Cause)?;
+    failpoint::reach_blocking(Point::EmbeddedSynced).map_err(|error| Arc::new(error) as Cause)
 }
 
 fn publish(inner: &Inner, publication: Publication) {

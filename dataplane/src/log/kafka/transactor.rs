@@ -16,6 +16,7 @@ use super::error::{Quiet, is_fencing, is_lost_membership, panicked, unavailable}
 use super::group::Membership;
 use super::member::{check_metadata, list_of};
 use super::topics::Topics;
+use crate::failpoint::{self, Point};
 use crate::log::{LogError, NewRecord, Transaction, Transactor};
 
 /// After this the coordinator ends a transaction by itself: a worker that died holds readers up no longer.
@@ -155,6 +156,8 @@ impl Work {
     fn carry_out(self) -> Result<(), Failure> {
         let group = self.group()?;
         self.producer.begin_transaction().map_err(|error| self.ended("begin a transaction", error))?;
+        failpoint::reach_blocking(Point::TransactionBegun)
+            .map_err(|error| self.undo(Failure::Undone(error)))?;
         self.fill(group.as_ref()).map_err(|failure| self.undo(failure))?;
         self.commit()
     }
@@ -194,6 +197,7 @@ impl Work {
             let _ = decided.blocking_recv();
             call.outcome().map_err(|error| self.not_delivered(records, error))?;
         }
+        failpoint::reach_blocking(Point::TransactionRecords).map_err(Failure::Undone)?;
         if let Some(group) = group {
             let list = list_of(positions).map_err(Failure::Undone)?;
             let deadline = Instant::now() + STEPS_MAX;
@@ -207,7 +211,7 @@ impl Work {
                 _ => self.ended("keep positions in a transaction", error),
             })?;
         }
-        Ok(())
+        failpoint::reach_blocking(Point::TransactionPositions).map_err(Failure::Undone)
     }
 
     fn not_delivered(&self, records: &[NewRecord], error: KafkaError) -> Failure {
@@ -228,7 +232,10 @@ impl Work {
     fn commit(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + STEPS_MAX;
         let error = match repeat(deadline, || self.producer.commit_transaction(STEP_MAX)) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                return failpoint::reach_blocking(Point::TransactionCommitted)
+                    .map_err(|_| Failure::Final(LogError::UnknownOutcome));
+            }
             Err(error) => error,
         };
         if requires_abort(&error) {
