@@ -29,8 +29,10 @@ pub const DASHBOARD_STATS_MV: &str = "dashboard_stats_mv";
 pub const USER_RETENTION: &str = "user_retention";
 /// The view that fills [`USER_RETENTION`].
 pub const USER_RETENTION_MV: &str = "user_retention_mv";
-/// Events that could not be processed.
+/// Events that could not be processed, and that they were taken up again.
 pub const DEAD_LETTERS: &str = "dead_letters";
+/// What was counted where, by minute of acceptance: what says that nothing was lost.
+pub const LEDGER: &str = "ledger";
 
 /// Oldest ClickHouse that keeps the promises of the load protocol: since 26.2 a deduplicated insert is
 /// deduplicated in dependent views by default, and one setting governs both kinds of insert.
@@ -124,6 +126,7 @@ pub fn desired(database: &str, events: &Events, retention_seconds: u64) -> Schem
         dashboard_stats_table(retention_seconds),
         user_retention_table(retention_seconds),
         dead_letters_table(retention_seconds),
+        ledger_table(retention_seconds),
     ];
     let views = vec![dashboard_stats_view(database), user_retention_view(database)];
     Schema { database: database.to_owned(), tables, views }
@@ -201,15 +204,22 @@ fn user_retention_view(database: &str) -> View {
     }
 }
 
+/// One row per record of the topic: the letter, or the mark that it was replayed (`entry`). Times of what cannot be
+/// read are 1970.
 fn dead_letters_table(retention_seconds: u64) -> Table {
     Table {
         name: DEAD_LETTERS.to_owned(),
         columns: columns(&[
             ("dead_lettered_at", "DateTime64(3, 'UTC')"),
             ("app_id", "LowCardinality(String)"),
+            ("entry", "LowCardinality(String)"),
             ("reason", "LowCardinality(String)"),
             ("detail", "String"),
             ("event_id", "Nullable(UUID)"),
+            ("event_type", "LowCardinality(String)"),
+            ("received_at", "DateTime64(3, 'UTC')"),
+            ("minute", "DateTime('UTC')"),
+            ("replay", "UInt32"),
             ("raw_partition", "UInt32"),
             ("raw_offset", "UInt64"),
             ("record", "String"),
@@ -222,6 +232,30 @@ fn dead_letters_table(retention_seconds: u64) -> Table {
         partition_by: "toYYYYMM(dead_lettered_at)".to_owned(),
         order_by: "reason, dead_lettered_at".to_owned(),
         ttl: ttl("dead_lettered_at", retention_seconds),
+        settings: settings(),
+    }
+}
+
+/// One row per record of the topic. Counts and sums are added up when they are read; sums wrap.
+fn ledger_table(retention_seconds: u64) -> Table {
+    Table {
+        name: LEDGER.to_owned(),
+        columns: columns(&[
+            ("minute", "DateTime('UTC')"),
+            ("instance", "LowCardinality(String)"),
+            ("kind", "LowCardinality(String)"),
+            ("reason", "LowCardinality(String)"),
+            ("count", "Int64"),
+            ("sum", "UInt64"),
+            ("recorded_at", "DateTime64(3, 'UTC')"),
+            ("log_epoch", "UInt32"),
+            ("log_partition", "UInt32"),
+            ("log_offset", "UInt64"),
+        ]),
+        engine: "MergeTree".to_owned(),
+        partition_by: "toYYYYMM(minute)".to_owned(),
+        order_by: "minute, kind, reason, instance".to_owned(),
+        ttl: ttl("minute", retention_seconds),
         settings: settings(),
     }
 }

@@ -1,4 +1,5 @@
-//! Load: processed records in, rows of ClickHouse out, each exactly once without a coordinator.
+//! Load: records of a topic in, rows of its table in ClickHouse out, each exactly once without a coordinator. One
+//! loader per [`target`] of an App.
 //!
 //! For a partition with committed offset *s*: choose *e* ([`block`]); commit *s* with an [`intent`] as metadata;
 //! insert the rows of [s, e) as one block under a token made of the offsets; commit *e*. A crash anywhere leaves
@@ -19,6 +20,7 @@ mod partition;
 mod replay;
 pub mod row;
 pub mod rowbinary;
+pub mod target;
 mod worker;
 
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::store::ClickHouse;
 use insert::AppGone;
 use lag::Positions;
+use target::Target;
 use worker::{End, Session};
 
 /// First pause after a failure that may pass.
@@ -42,13 +45,12 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts: how late a load resumes once ClickHouse is back.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// The last part of the name of the group that loads an App's events.
-const STAGE: &str = "load";
-
-/// What loading the events of one App needs.
+/// What loading one table of one App needs.
 pub struct Loader {
-    /// Whose events.
+    /// Whose records.
     pub app: AppId,
+    /// From which topic, into which table.
+    pub target: Target,
     /// Read again for every block.
     pub config: Current,
     /// Where records come from and positions are kept.
@@ -76,11 +78,15 @@ pub enum LoadError {
         /// Why.
         source: LogError,
     },
-    /// The App's configuration names no topic of processed events.
-    #[error("App `{app}` has no topic `{}`", TopicKind::EventsProcessed)]
+    /// The App's configuration names no such topic.
+    #[error(
+        "the configuration of App `{app}` names no topic `{kind}`; publish it with an operator as new as this build"
+    )]
     NoTopic {
         /// The App.
         app: AppId,
+        /// Which.
+        kind: TopicKind,
     },
 }
 
@@ -142,7 +148,7 @@ fn longer(pause: Duration) -> Duration {
 
 impl Loader {
     fn group(&self) -> String {
-        self.member.group(&self.app, STAGE)
+        self.member.group(&self.app, self.target.stage())
     }
 
     /// The App as configured now.
@@ -155,13 +161,18 @@ impl Loader {
         move |source| LoadError::Log { app, step, source }
     }
 
-    /// The topic the App's processed events stand in.
+    /// The topic that is loaded.
     fn topic(&self, app: &AppConfig) -> Result<Arc<str>, LoadError> {
-        app.topics
-            .iter()
-            .find(|topic| topic.kind == TopicKind::EventsProcessed)
+        let kind = self.target.topic();
+        let topic = app.topics.iter().find(|topic| topic.kind == kind);
+        topic
             .map(|topic| Arc::from(topic.name.as_str()))
-            .ok_or_else(|| LoadError::NoTopic { app: self.app.clone() })
+            .ok_or_else(|| LoadError::NoTopic { app: self.app.clone(), kind })
+    }
+
+    /// `app` and `table` of its metrics.
+    fn labels(&self) -> [String; 2] {
+        [self.app.to_string(), self.target.table().to_owned()]
     }
 }
 

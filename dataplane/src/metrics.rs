@@ -41,15 +41,15 @@ pub struct Metrics {
     pub consumer_lag_records: IntGaugeVec,
     /// Age of the oldest record not yet consumed, in milliseconds, by `group`, `topic` and `partition`.
     pub consumer_lag_milliseconds: IntGaugeVec,
-    /// Rows stored, by `app`.
+    /// Rows stored, by `app` and `table`.
     pub load_rows: IntCounterVec,
-    /// Inserts, by `app` and `outcome` (`inserted`, `repeated`, or why one failed).
+    /// Inserts, by `app`, `table` and `outcome` (`inserted`, `repeated`, or why one failed).
     pub load_inserts: IntCounterVec,
-    /// Time of one insert, by `app`.
+    /// Time of one insert, by `app` and `table`.
     pub load_insert_seconds: HistogramVec,
-    /// Rows per insert, by `app`.
+    /// Rows per insert, by `app` and `table`.
     pub load_block_rows: HistogramVec,
-    /// Partitions stopped because a replay did not reproduce its intent, by `app`.
+    /// Partitions stopped because a replay did not reproduce its intent, by `app` and `table`.
     pub load_stopped_partitions: IntGaugeVec,
     /// Starts of the engine child, by `cause`.
     pub engine_starts: IntCounterVec,
@@ -122,14 +122,18 @@ impl Metrics {
                 "Age of the oldest record not yet consumed.",
                 &["group", "topic", "partition"],
             )?,
-            load_rows: make.counters("load_rows_total", "Rows stored.", &["app"])?,
-            load_inserts: make.counters("load_inserts_total", "Inserts.", &["app", "outcome"])?,
-            load_insert_seconds: make.durations("load_insert_duration_seconds", "Inserts.", &["app"])?,
-            load_block_rows: make.sizes("load_block_rows", "Rows per insert.", &["app"])?,
+            load_rows: make.counters("load_rows_total", "Rows stored.", &["app", "table"])?,
+            load_inserts: make.counters("load_inserts_total", "Inserts.", &["app", "table", "outcome"])?,
+            load_insert_seconds: make.durations(
+                "load_insert_duration_seconds",
+                "Inserts.",
+                &["app", "table"],
+            )?,
+            load_block_rows: make.sizes("load_block_rows", "Rows per insert.", &["app", "table"])?,
             load_stopped_partitions: make.gauges(
                 "load_stopped_partitions",
                 "Partitions stopped by an intent that does not reproduce.",
-                &["app"],
+                &["app", "table"],
             )?,
             engine_starts: make.counters("engine_starts_total", "Starts of the engine child.", &["cause"])?,
             engine_up: make.gauge("engine_up", "1 while the engine answers.")?,

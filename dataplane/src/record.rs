@@ -1,9 +1,14 @@
-//! What stands in the log: an event as a raw record, a processed record, or a dead letter, each as JSON.
+//! What stands in the log: an event as a raw record, a processed record, or a dead letter, and counts of the ledger,
+//! each as JSON.
 //! JSON keeps the topics open to every consumer; `event_data` is carried as the bytes that were admitted.
+
+mod ledger;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+pub use ledger::{LedgerKind, LedgerRecord};
 
 /// Version of the record schema written today.
 pub const RECORD_VERSION: u8 = 1;
@@ -252,6 +257,14 @@ impl DeadLetterEntry {
         match serde_json::from_slice(value) {
             Ok(mark) => Ok(Self::Replayed(mark)),
             Err(_) => serde_json::from_slice(value).map(Self::DeadLetter),
+        }
+    }
+
+    /// Version of its schema.
+    pub fn version(&self) -> u8 {
+        match self {
+            Self::DeadLetter(letter) => letter.v,
+            Self::Replayed(mark) => mark.v,
         }
     }
 }

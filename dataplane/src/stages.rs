@@ -1,4 +1,4 @@
-//! The worker's stages of every App: one task that processes, one that loads. Started when the App is in force (and, for
+//! The worker's stages of every App: one task that processes, one per table that loads. Started when the App is in force (and, for
 //! loading, when its tables are in place), stopped when it is withdrawn, started again when they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Current};
+use crate::load::target::Target;
 use crate::load::{self, Loader};
 use crate::log::Log;
 use crate::member::Member;
@@ -136,23 +137,27 @@ impl Stages {
         }
         let stop = running.stop.child_token();
         running.loading = Some(stop.clone());
-        let (app, tools) = (app.clone(), self.tools.clone());
-        self.tasks.spawn(async move {
-            let once = || {
-                let loader = Loader {
-                    app: app.clone(),
-                    config: Arc::clone(&tools.config),
-                    log: Arc::clone(&tools.log),
-                    store: tools.store.clone(),
-                    member: tools.member.clone(),
-                    metrics: Arc::clone(&tools.metrics),
-                    limits: load::block::Limits::default(),
-                };
-                load::run(loader, stop.clone())
-            };
-            keep_running("load", &app, &stop, once).await;
-        });
+        for target in Target::ALL {
+            self.tasks.spawn(keep_loading(app.clone(), target, self.tools.clone(), stop.clone()));
+        }
     }
+}
+
+async fn keep_loading(app: AppId, target: Target, tools: Tools, stop: CancellationToken) {
+    let once = || {
+        let loader = Loader {
+            app: app.clone(),
+            target,
+            config: Arc::clone(&tools.config),
+            log: Arc::clone(&tools.log),
+            store: tools.store.clone(),
+            member: tools.member.clone(),
+            metrics: Arc::clone(&tools.metrics),
+            limits: load::block::Limits::default(),
+        };
+        load::run(loader, stop.clone())
+    };
+    keep_running(target.stage(), &app, &stop, once).await;
 }
 
 /// Runs `once` again and again until it returns `Ok` or is stopped, also after a panic. Every stage resumes from its

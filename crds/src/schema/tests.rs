@@ -125,7 +125,7 @@ fn changes_retention_and_settings_in_place() {
             "ALTER TABLE `millrace_default__shop`.`events` MODIFY SETTING non_replicated_deduplication_window = 7",
         ]
     );
-    assert_eq!(statements.len(), 5, "one TTL per table and one setting");
+    assert_eq!(statements.len(), 6, "one TTL per table and one setting");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::intent::Range;
-use crate::record::{ProcessedRecord, event_hash};
+use super::target::Record;
 
 /// When waiting records become a block, and how large it gets.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +46,10 @@ pub struct Waiting {
     pub appended_at: i64,
     /// Its size in the log.
     pub bytes: usize,
+    /// What intents add up: `record::event_hash` of an event's id, a hash of the value elsewhere.
+    pub id_hash: u64,
     /// The record.
-    pub record: ProcessedRecord,
+    pub record: Record,
 }
 
 /// The rows of one insert.
@@ -70,12 +72,9 @@ impl Block {
         self.records.iter().map(|waiting| waiting.bytes).sum()
     }
 
-    /// Wrapping sum of the hashes of its event ids.
+    /// Wrapping sum of its records' `id_hash`.
     pub fn id_sum(&self) -> u64 {
-        self.records
-            .iter()
-            .map(|waiting| event_hash(&waiting.record.event.event_id))
-            .fold(0, u64::wrapping_add)
+        self.records.iter().map(|waiting| waiting.id_hash).fold(0, u64::wrapping_add)
     }
 }
 
@@ -99,7 +98,7 @@ fn fitting(waiting: &VecDeque<Waiting>, limits: &Limits) -> usize {
     let mut months = BTreeSet::new();
     for (count, next) in waiting.iter().enumerate() {
         bytes += next.bytes;
-        months.insert(month(next.record.event.timestamp));
+        months.insert(month(next.record.moment()));
         let fits = count < limits.rows_max && bytes <= limits.bytes_max && months.len() <= limits.months_max;
         if count > 0 && !fits {
             return count;

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use millrace_crds::schema::EVENTS;
-
 use super::block::Block;
 use super::intent::token;
 use super::row::{Encoder, Position};
@@ -68,13 +66,13 @@ async fn try_once(
     block: &Block,
     token: &str,
 ) -> Result<(), StoreError> {
-    let encoder = Encoder::new(&app.config);
+    let encoder = Encoder::new(loader.target, &app.config);
     let rows = encode(&encoder, origin, block);
-    let seconds = loader.metrics.load_insert_seconds.with_label_values(&[&loader.app.to_string()]);
+    let seconds = loader.metrics.load_insert_seconds.with_label_values(&loader.labels());
     let _timer = seconds.start_timer();
     let insert = Insert {
         database: &app.config.storage.database,
-        table: EVENTS,
+        table: loader.target.table(),
         columns: encoder.columns(),
         token,
         rows: rows.into(),
@@ -94,20 +92,27 @@ fn encode(encoder: &Encoder, origin: Origin<'_>, block: &Block) -> Vec<u8> {
 }
 
 fn count_success(loader: &Loader, block: &Block, attempt: Attempt) {
-    let app = loader.app.to_string();
-    let outcome = match attempt {
-        Attempt::First => "inserted",
-        Attempt::Repeat => "repeated",
-    };
-    loader.metrics.load_inserts.with_label_values(&[app.as_str(), outcome]).inc();
-    loader.metrics.load_rows.with_label_values(&[&app]).inc_by(block.rows());
-    loader.metrics.load_block_rows.with_label_values(&[&app]).observe(block.records.len() as f64);
+    let labels = loader.labels();
+    count(
+        loader,
+        match attempt {
+            Attempt::First => "inserted",
+            Attempt::Repeat => "repeated",
+        },
+    );
+    loader.metrics.load_rows.with_label_values(&labels).inc_by(block.rows());
+    loader.metrics.load_block_rows.with_label_values(&labels).observe(block.records.len() as f64);
+}
+
+fn count(loader: &Loader, outcome: &str) {
+    let [app, table] = loader.labels();
+    loader.metrics.load_inserts.with_label_values(&[app.as_str(), table.as_str(), outcome]).inc();
 }
 
 fn report(loader: &Loader, origin: Origin<'_>, token: &str, error: StoreError) {
     let app = loader.app.to_string();
     let failure = error.failure();
-    loader.metrics.load_inserts.with_label_values(&[app.as_str(), failure.as_str()]).inc();
+    count(loader, failure.as_str());
     let (partition, error) = (origin.partition, &error as &dyn std::error::Error);
     match failure {
         Failure::Ambiguous | Failure::Overloaded => {

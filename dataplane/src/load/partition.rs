@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::block::{self, Block, Limits, Waiting};
+use super::target::{Target, Unreadable};
 use crate::log::{LogRecord, TopicInfo};
-use crate::record::{ProcessedRecord, RECORD_VERSION};
 
 /// One partition that is ours.
 pub(super) struct Partition {
+    target: Target,
     /// The topic it belongs to.
     pub(super) topic: TopicInfo,
     /// Where the next block starts: everything before it is in a block.
@@ -22,9 +23,9 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(topic: TopicInfo, next: u64) -> Self {
+    pub(super) fn new(target: Target, topic: TopicInfo, next: u64) -> Self {
         let since = Instant::now();
-        Self { topic, next, stopped: false, waiting: VecDeque::new(), waiting_bytes: 0, since }
+        Self { target, topic, next, stopped: false, waiting: VecDeque::new(), waiting_bytes: 0, since }
     }
 
     /// Takes records that were read. The first one that cannot be read stops the partition in front of it.
@@ -36,7 +37,7 @@ impl Partition {
             self.since = Instant::now();
         }
         for record in records {
-            let waiting = decode(record).inspect_err(|_| self.stopped = true)?;
+            let waiting = self.target.decode(record).inspect_err(|_| self.stopped = true)?;
             self.waiting_bytes += waiting.bytes;
             self.waiting.push_back(waiting);
         }
@@ -65,26 +66,4 @@ impl Partition {
         self.next = block.range.end;
         Some(block)
     }
-}
-
-/// A record that this build cannot read as a processed one: loading must not step over it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the record at offset {offset} is not a processed record of version {RECORD_VERSION}{}; load it with a newer build",
-    column.map(|column| format!(" (column {column})")).unwrap_or_default()
-)]
-pub(super) struct Unreadable {
-    offset: u64,
-    /// Where its JSON is wrong. The parser's own words may quote the record.
-    column: Option<usize>,
-}
-
-pub(super) fn decode(record: LogRecord) -> Result<Waiting, Unreadable> {
-    let LogRecord { offset, appended_at, value, .. } = record;
-    let record: ProcessedRecord = serde_json::from_slice(&value)
-        .map_err(|error| Unreadable { offset, column: Some(error.column()) })?;
-    if record.v > RECORD_VERSION {
-        return Err(Unreadable { offset, column: None });
-    }
-    Ok(Waiting { offset, appended_at, bytes: value.len(), record })
 }

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::Loader;
 use super::block::Block;
 use super::intent::{Intent, NotAnIntent, Range, SPLIT_RULE};
-use super::partition::{Unreadable, decode};
-use crate::log::{Log, LogError, ReadLimits, TopicPartition};
+use super::target::Unreadable;
+use crate::log::{LogError, ReadLimits, TopicPartition};
 
 /// One read of many; bounds what is in memory twice.
 const READ: ReadLimits = ReadLimits { records_max: 10_000, bytes_max: 4 << 20, wait_max: Duration::ZERO };
@@ -33,7 +34,7 @@ pub(super) enum NotReproduced {
 
 /// The block of the intent that stands in `metadata`, committed at `start`.
 pub(super) async fn planned_block(
-    log: &dyn Log,
+    loader: &Loader,
     of: &TopicPartition,
     start: u64,
     metadata: &str,
@@ -42,7 +43,7 @@ pub(super) async fn planned_block(
     if intent.split_rule != SPLIT_RULE {
         return Err(NotReproduced::Rule { intent });
     }
-    let block = read_again(log, of, Range { start, end: intent.end }).await?;
+    let block = read_again(loader, of, Range { start, end: intent.end }).await?;
     let (rows, id_sum) = (block.rows(), block.id_sum());
     if (rows, id_sum) == (intent.rows, intent.id_sum) {
         Ok((intent, block))
@@ -51,15 +52,15 @@ pub(super) async fn planned_block(
     }
 }
 
-async fn read_again(log: &dyn Log, of: &TopicPartition, range: Range) -> Result<Block, NotReproduced> {
+async fn read_again(loader: &Loader, of: &TopicPartition, range: Range) -> Result<Block, NotReproduced> {
     let mut records = Vec::new();
     let mut next = range.start;
     while next < range.end {
-        let read = log.read(of, next, READ).await.map_err(|source| NotReproduced::Log { source })?;
+        let read = loader.log.read(of, next, READ).await.map_err(|source| NotReproduced::Log { source })?;
         let Some(last) = read.last() else { break };
         next = last.offset + 1;
         for record in read.into_iter().filter(|record| record.offset < range.end) {
-            records.push(decode(record).map_err(|source| NotReproduced::Record { source })?);
+            records.push(loader.target.decode(record).map_err(|source| NotReproduced::Record { source })?);
         }
     }
     Ok(Block { range, records })

@@ -1,29 +1,30 @@
-//! A processed record and its position in, one row of `events` out. Pure and total: the same record under the
-//! same columns is the same bytes, and no record makes a row that ClickHouse refuses.
+//! A record and its position in, one row of its table out. Pure and total: the same record under the same columns is
+//! the same bytes, and no record makes a row that ClickHouse refuses.
 
-use millrace_crds::config::{AppConfig, PropertyType};
-use millrace_crds::names::AppId;
-use millrace_crds::schema::{EventColumn, event_columns};
+mod dead_letter;
+mod event;
+mod ledger;
 
-use super::json;
+use millrace_crds::config::{AppConfig, Events};
+
 use super::rowbinary::RowBinary;
-use crate::process::property::{Decimal, Properties, PropertyValue, parse_property};
-use crate::record::ProcessedRecord;
+use super::target::{Record, Target};
+
+pub use dead_letter::DeadLetterRow;
 
 /// First moment a `DateTime64(3)` column holds: 1900-01-01.
 const MOMENT_MIN: i64 = -2_208_988_800_000;
 /// Last moment a `DateTime64(3)` column holds: the end of 2299.
 const MOMENT_MAX: i64 = 10_413_791_999_999;
 
-/// Encodes rows for the columns one configuration declares.
+/// Encodes rows of one target, for the columns one configuration declares.
 pub struct Encoder {
     app: String,
-    columns: Vec<EventColumn>,
+    events: event::Columns,
     names: Vec<String>,
-    has_properties: bool,
 }
 
-/// Where a record stands in `events-processed`.
+/// Where a record stands in its topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     /// Epoch.
@@ -36,14 +37,18 @@ pub struct Position {
 
 impl Encoder {
     /// For an App as configured now.
-    pub fn new(app: &AppConfig) -> Self {
-        Self::for_columns(&app.app, event_columns(&app.events))
+    pub fn new(target: Target, app: &AppConfig) -> Self {
+        Self::of(target, app.app.to_string(), &app.events)
     }
 
-    fn for_columns(app: &AppId, columns: Vec<EventColumn>) -> Self {
-        let names = columns.iter().map(|column| column.column().name).collect();
-        let has_properties = columns.iter().any(|column| matches!(column, EventColumn::Property { .. }));
-        Self { app: app.to_string(), columns, names, has_properties }
+    fn of(target: Target, app: String, events: &Events) -> Self {
+        let events = event::Columns::new(events);
+        let names = match target {
+            Target::Events => events.names(),
+            Target::DeadLetters => dead_letter::COLUMNS.map(str::to_owned).into(),
+            Target::Ledger => ledger::COLUMNS.map(str::to_owned).into(),
+        };
+        Self { app, events, names }
     }
 
     /// The columns, in the order of the encoded values.
@@ -52,98 +57,38 @@ impl Encoder {
     }
 
     /// Appends one row.
-    pub fn encode(&self, record: &ProcessedRecord, position: Position, out: &mut RowBinary) {
-        let properties = if self.has_properties {
-            Properties::of(record.event.event_data.as_deref())
-        } else {
-            Properties::default()
-        };
-        for column in &self.columns {
-            self.value(column, record, position, out);
-            if let EventColumn::Property { name, kind } = column {
-                property(name, *kind, &properties, out);
+    pub fn encode(&self, record: &Record, position: Position, out: &mut RowBinary) {
+        match record {
+            Record::Event(record) => self.events.encode(&self.app, record, position, out),
+            Record::DeadLetter(row) => {
+                row.encode(&self.app, out);
+                position.encode(out);
             }
-        }
-    }
-
-    fn value(&self, column: &EventColumn, record: &ProcessedRecord, position: Position, out: &mut RowBinary) {
-        let ProcessedRecord { event, derived, .. } = record;
-        let attribution = event.attribution.as_ref();
-        let attributed = |part: fn(&crate::record::Attribution) -> &Option<String>| {
-            attribution.and_then(|a| part(a).as_deref())
-        };
-        match column {
-            EventColumn::Timestamp => moment(event.timestamp, out),
-            EventColumn::AppId => out.text(&self.app),
-            EventColumn::EventType => out.text(&event.event_type),
-            EventColumn::EventId => out.uuid(&event.event_id),
-            EventColumn::UserId => text(event.user_id.as_deref(), out),
-            EventColumn::UserKey => out.u64(derived.user_key),
-            EventColumn::AnonymousId => text(event.anonymous_id.as_deref(), out),
-            EventColumn::DeviceId => text(event.device_id.as_deref(), out),
-            EventColumn::SessionId => text(event.session_id.as_deref(), out),
-            EventColumn::Platform => out.text(&derived.platform),
-            EventColumn::AppVersion => text(event.app_version.as_deref(), out),
-            EventColumn::Campaign => text(attributed(|a| &a.campaign), out),
-            EventColumn::Source => text(attributed(|a| &a.source), out),
-            EventColumn::Medium => text(attributed(|a| &a.medium), out),
-            EventColumn::Content => text(attributed(|a| &a.content), out),
-            EventColumn::Term => text(attributed(|a| &a.term), out),
-            EventColumn::Browser => out.text(&derived.browser),
-            EventColumn::Os => out.text(&derived.os),
-            EventColumn::DeviceType => out.text(&derived.device_type),
-            EventColumn::Revenue => decimal(derived.revenue.as_deref().and_then(Decimal::parse), out),
-            EventColumn::Currency => out.text(&derived.currency),
-            EventColumn::IsConversion => out.u8(u8::from(derived.is_conversion)),
-            EventColumn::EventData => {
-                out.text(&json::storable(event.event_data.as_deref().map_or("{}", |data| data.get())));
+            Record::Ledger(record) => {
+                ledger::encode(record, out);
+                position.encode(out);
             }
-            EventColumn::Ip => text(event.ip.as_deref(), out),
-            EventColumn::UserAgent => text(event.user_agent.as_deref(), out),
-            EventColumn::ReceivedAt => moment(event.received_at, out),
-            EventColumn::CreatedAt => moment(derived.created_at, out),
-            EventColumn::TraceId => text(event.trace_id.as_deref(), out),
-            EventColumn::LogEpoch => out.u32(position.epoch),
-            EventColumn::LogPartition => out.u32(position.partition),
-            EventColumn::LogOffset => out.u64(position.offset),
-            // Written by the caller, who has split `event_data` once for all of them.
-            EventColumn::Property { .. } => {}
         }
     }
 }
 
-fn text(value: Option<&str>, out: &mut RowBinary) {
-    out.text(value.unwrap_or_default());
+impl Position {
+    fn encode(self, out: &mut RowBinary) {
+        out.u32(self.epoch);
+        out.u32(self.partition);
+        out.u64(self.offset);
+    }
 }
 
-/// Clamped, so that no time is taken for another one that ClickHouse makes of it.
+/// A `DateTime64(3)`, clamped, so that no time is taken for another one that ClickHouse makes of it.
 fn moment(milliseconds: i64, out: &mut RowBinary) {
     out.i64(milliseconds.clamp(MOMENT_MIN, MOMENT_MAX));
 }
 
-fn decimal(value: Option<Decimal>, out: &mut RowBinary) {
-    match value {
-        Some(value) => {
-            out.present();
-            out.i128(value.scaled());
-        }
-        None => out.null(),
-    }
-}
-
-/// By name whatever the event type: a property has one type over all events, and what was sent is kept.
-fn property(name: &str, kind: PropertyType, properties: &Properties<'_>, out: &mut RowBinary) {
-    let value = properties.get(name).and_then(|value| parse_property(kind, value).ok());
-    let Some(value) = value else { return out.null() };
-    out.present();
-    match value {
-        PropertyValue::String(value) => out.text(&value),
-        PropertyValue::Integer(value) => out.i64(value),
-        PropertyValue::Float(value) => out.f64(value),
-        PropertyValue::Decimal(value) => out.i128(value.scaled()),
-        PropertyValue::Boolean(value) => out.u8(u8::from(value)),
-        PropertyValue::Timestamp(value) => moment(value, out),
-    }
+/// A `DateTime` of minutes since the epoch, clamped likewise.
+fn minute(minutes: i64, out: &mut RowBinary) {
+    let seconds = minutes.saturating_mul(60).clamp(0, i64::from(u32::MAX));
+    out.u32(u32::try_from(seconds).unwrap_or(u32::MAX));
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
             None => beginning(self.loader, &of).await?,
         };
         self.positions.set(&of, offset);
-        let mut partition = Partition::new(topic, offset);
+        let mut partition = Partition::new(self.loader.target, topic, offset);
         if !metadata.is_empty() {
             self.finish(&of, &mut partition, &metadata).await?;
         }
@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
         partition: &mut Partition,
         metadata: &str,
     ) -> Result<(), End> {
-        let (intent, block) = match planned_block(&*self.loader.log, of, partition.next, metadata).await {
+        let (intent, block) = match planned_block(self.loader, of, partition.next, metadata).await {
             Ok(planned) => planned,
             Err(NotReproduced::Log { source }) => {
                 return Err(self.loader.log_error("read a block again")(source).into());
@@ -185,8 +185,7 @@ impl<'a> Session<'a> {
 
     fn show_stopped(&self) {
         let stopped = self.partitions.values().filter(|partition| partition.stopped).count();
-        let app = self.loader.app.to_string();
-        let gauge = self.loader.metrics.load_stopped_partitions.with_label_values(&[&app]);
+        let gauge = self.loader.metrics.load_stopped_partitions.with_label_values(&self.loader.labels());
         gauge.set(i64::try_from(stopped).unwrap_or(i64::MAX));
     }
 

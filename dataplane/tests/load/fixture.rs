@@ -11,6 +11,7 @@ use millrace_crds::config::{
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_crds::schema::{self, Owner};
 use millrace_dataplane::config::{Config, Current, PrivacyKeys};
+use millrace_dataplane::load::target::Target;
 use millrace_dataplane::load::{self, Loader, block::Limits};
 use millrace_dataplane::member::Member;
 use millrace_dataplane::metrics::Metrics;
@@ -26,13 +27,13 @@ use crate::engine;
 use crate::log::{Handle, ScriptedLog};
 
 pub(crate) const PARTITIONS: u32 = 2;
-const TOPIC: &str = "millrace.default.shop.events-processed";
 
 /// An App of a test: its database bears the test's name.
 pub(crate) struct Fixture {
     pub(crate) database: String,
     pub(crate) config: Current,
     pub(crate) log: Arc<ScriptedLog>,
+    target: Target,
     pub(crate) metrics: Arc<Metrics>,
     store: ClickHouse,
 }
@@ -45,11 +46,17 @@ impl Fixture {
 
     /// On a ClickHouse of its own.
     pub(crate) async fn at(test: &str, store: ClickHouse) -> Self {
+        Self::of(Target::Events, test, store).await
+    }
+
+    /// Whose log is the topic of that target.
+    pub(crate) async fn of(target: Target, test: &str, store: ClickHouse) -> Self {
         let database = format!("test_{test}");
         drop_database(&store, &database).await;
         let fixture = Self {
             config: Arc::new(ArcSwap::from_pointee(Config::empty())),
-            log: ScriptedLog::new(TOPIC, PARTITIONS),
+            log: ScriptedLog::new(&topic(target.topic()).name, PARTITIONS),
+            target,
             metrics: Arc::new(Metrics::new().unwrap()),
             database,
             store,
@@ -79,6 +86,7 @@ impl Fixture {
     pub(crate) fn loader(&self, store: ClickHouse) -> Loader {
         Loader {
             app: app_id(),
+            target: self.target,
             config: Arc::clone(&self.config),
             log: Arc::new(Handle(Arc::clone(&self.log))),
             store,
@@ -128,11 +136,11 @@ impl Fixture {
 
     /// Value of `load_inserts_total` for an outcome.
     pub(crate) fn inserts(&self, outcome: &str) -> u64 {
-        self.metrics.load_inserts.with_label_values(&["default/shop", outcome]).get()
+        self.metrics.load_inserts.with_label_values(&["default/shop", self.target.table(), outcome]).get()
     }
 
     pub(crate) fn stopped_partitions(&self) -> i64 {
-        self.metrics.load_stopped_partitions.with_label_values(&["default/shop"]).get()
+        self.metrics.load_stopped_partitions.with_label_values(&["default/shop", self.target.table()]).get()
     }
 }
 
@@ -241,15 +249,14 @@ pub(crate) fn app_config(database: &str, properties: &[(&str, PropertyType)]) ->
             required_consent: [].into(),
         },
         storage: Storage { database: database.to_owned(), retention_seconds, schema_hash },
-        topics: vec![Topic {
-            kind: TopicKind::EventsProcessed,
-            name: TOPIC.to_owned(),
-            partitions: PARTITIONS,
-            retention_ms: 1,
-            retention_bytes: None,
-        }],
+        topics: Target::ALL.map(|target| topic(target.topic())).into(),
         integrations: [].into(),
     }
+}
+
+fn topic(kind: TopicKind) -> Topic {
+    let name = app_id().topic("millrace", kind);
+    Topic { kind, name, partitions: PARTITIONS, retention_ms: 1, retention_bytes: None }
 }
 
 pub(crate) fn events(properties: &[(&str, PropertyType)]) -> Events {

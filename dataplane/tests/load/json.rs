@@ -2,6 +2,7 @@
 
 use millrace_dataplane::load::row::{Encoder, Position};
 use millrace_dataplane::load::rowbinary::RowBinary;
+use millrace_dataplane::load::target::{Record, Target};
 use millrace_dataplane::store::Insert;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -61,12 +62,12 @@ struct Stored {
 async fn round_trip(test: &str, documents: &[String]) -> Vec<serde_json::Value> {
     let fixture = Fixture::new(test).await;
     let app = fixture.config.load().apps().values().next().unwrap().clone();
-    let encoder = Encoder::new(&app.config);
+    let encoder = Encoder::new(Target::Events, &app.config);
     let mut out = RowBinary::default();
     for (offset, document) in (0_u64..).zip(documents) {
         let mut record = record(0);
         record.event.event_data = Some(RawValue::from_string(document.clone()).unwrap());
-        encoder.encode(&record, Position { epoch: 1, partition: 0, offset }, &mut out);
+        encoder.encode(&Record::Event(record), Position { epoch: 1, partition: 0, offset }, &mut out);
     }
     let insert = Insert {
         database: &fixture.database,

@@ -53,10 +53,15 @@ impl ScriptedLog {
 
     /// Appends a record to a partition.
     pub(crate) fn push(&self, partition: u32, value: Vec<u8>) {
+        self.push_with_key(partition, Bytes::new(), value);
+    }
+
+    /// Appends a record whose key says something.
+    pub(crate) fn push_with_key(&self, partition: u32, key: Bytes, value: Vec<u8>) {
         let mut state = self.state.lock().unwrap();
         let records = state.records.entry(partition).or_default();
         let offset = records.last().map_or(0, |last| last.offset + 1);
-        records.push(LogRecord { offset, appended_at: 0, key: Bytes::new(), value: value.into() });
+        records.push(LogRecord { offset, appended_at: 0, key, value: value.into() });
     }
 
     /// Takes a record away, as retention or a transaction marker would.

@@ -12,3 +12,4 @@ mod killed;
 mod log;
 mod proxy;
 mod schema;
+mod targets;

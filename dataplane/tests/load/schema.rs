@@ -31,7 +31,7 @@ async fn a_schema_that_was_made_shows_no_difference() {
     let schema = desired(database, &properties, YEAR);
     let client = engine::store().client();
     let made = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
-    assert_eq!(made.statements.len(), 1 + 4 + 2, "the database, four tables, two views");
+    assert_eq!(made.statements.len(), 1 + 5 + 2, "the database, five tables, two views");
     let again = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
     assert_eq!(again.statements, []);
     let observed = clickhouse::observe(&client, database).await.unwrap();
@@ -72,6 +72,24 @@ struct Sizes {
 }
 
 #[tokio::test]
+async fn a_database_made_before_the_ledger_gets_its_tables_and_columns() {
+    let database = "test_schema_before_ledger";
+    drop_database(&engine::store(), database).await;
+    let client = engine::store().client();
+    let schema = desired(database, &[], YEAR);
+    let mut before = schema.clone();
+    before.tables.retain(|table| table.name != schema::LEDGER);
+    let letters = before.tables.iter_mut().find(|table| table.name == schema::DEAD_LETTERS).unwrap();
+    let new = ["entry", "event_type", "received_at", "minute", "replay"];
+    letters.columns.retain(|column| !new.contains(&column.name.as_str()));
+    clickhouse::apply(&client, &before, &owner("u1")).await.unwrap();
+    let changed = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
+    assert_eq!(changed.statements.len(), new.len() + 1, "{:#?}", changed.statements);
+    let again = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
+    assert_eq!(again.statements, []);
+}
+
+#[tokio::test]
 async fn retention_and_settings_change_in_place() {
     let database = "test_schema_altered";
     drop_database(&engine::store(), database).await;
@@ -81,7 +99,7 @@ async fn retention_and_settings_change_in_place() {
     other.tables[0].settings.insert("non_replicated_deduplication_window".to_owned(), "77".to_owned());
     other.tables[0].columns[0].codec = None;
     let changed = clickhouse::apply(&client, &other, &owner("u1")).await.unwrap();
-    assert_eq!(changed.statements.len(), 4 + 1 + 1, "{:#?}", changed.statements);
+    assert_eq!(changed.statements.len(), 5 + 1 + 1, "{:#?}", changed.statements);
     let again = clickhouse::apply(&client, &other, &owner("u1")).await.unwrap();
     assert_eq!(again.statements, []);
     let forever = desired(database, &[], u64::MAX);

@@ -2,13 +2,17 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::record::{Derived, Event, Origin, RECORD_VERSION};
+use crate::record::{Derived, Event, Origin, ProcessedRecord, RECORD_VERSION, event_hash};
 
 const DAY_MS: i64 = 86_400_000;
 
+fn event_id(offset: u64) -> Uuid {
+    Uuid::from_u128(u128::from(offset) + 1)
+}
+
 fn waiting(offset: u64, bytes: usize, timestamp: i64) -> Waiting {
     let event = Event {
-        event_id: Uuid::from_u128(u128::from(offset) + 1),
+        event_id: event_id(offset),
         event_type: "view".to_owned(),
         timestamp,
         received_at: 0,
@@ -41,7 +45,8 @@ fn waiting(offset: u64, bytes: usize, timestamp: i64) -> Waiting {
         offset,
         appended_at: 0,
         bytes,
-        record: ProcessedRecord { v: RECORD_VERSION, event, origin, derived },
+        id_hash: event_hash(&event.event_id),
+        record: Record::Event(ProcessedRecord { v: RECORD_VERSION, event, origin, derived }),
     }
 }
 
@@ -101,7 +106,7 @@ proptest! {
             queue.push_back(waiting(offset, bytes, day * DAY_MS));
         }
         let sent: Vec<u64> = queue.iter().map(|w| w.offset).collect();
-        let whole_sum = queue.iter().map(|w| event_hash(&w.record.event.event_id)).fold(0, u64::wrapping_add);
+        let whole_sum = sent.iter().map(|&offset| event_hash(&event_id(offset))).fold(0, u64::wrapping_add);
 
         let (mut next, mut stored, mut sum) = (start, Vec::new(), 0_u64);
         while let Some(block) = cut(next, &mut queue, &limits) {
@@ -110,7 +115,7 @@ proptest! {
             prop_assert!(block.records.len() <= rows_max);
             let bytes: usize = block.records.iter().map(|w| w.bytes).sum();
             prop_assert!(bytes <= bytes_max || block.records.len() == 1);
-            let months: BTreeSet<_> = block.records.iter().map(|w| month(w.record.event.timestamp)).collect();
+            let months: BTreeSet<_> = block.records.iter().map(|w| month(w.record.moment())).collect();
             prop_assert!(months.len() <= months_max);
             sum = sum.wrapping_add(block.id_sum());
             stored.extend(block.records.iter().map(|w| w.offset));

@@ -1,58 +1,21 @@
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
+use bytes::Bytes;
+use millrace_crds::config::{Events, OnUndeclared};
+use millrace_crds::schema::{self, Column};
 use serde_json::json;
 
 use super::*;
-use millrace_crds::config::{DeclaredEvent, Events, OnUndeclared, Property};
+use crate::log::LogRecord;
 
-fn encoder(properties: &[(&str, PropertyType)]) -> Encoder {
-    let properties = properties
-        .iter()
-        .map(|&(name, kind)| (name.to_owned(), Property { kind, required: false }))
-        .collect();
-    let events = Events {
-        on_undeclared: OnUndeclared::Keep,
-        declared: [("purchase".to_owned(), DeclaredEvent { properties })].into(),
-        revenue: None,
-        conversions: [].into(),
-        dedupe_window_ms: 1,
-    };
-    Encoder::for_columns(&"default/shop".parse().unwrap(), event_columns(&events))
-}
-
-const POSITION: Position = Position { epoch: 1, partition: 2, offset: 3 };
-
-fn record(value: serde_json::Value) -> ProcessedRecord {
-    let mut whole = json!({
-        "v": 1,
-        "event": {
-            "event_id": "00112233-4455-6677-8899-aabbccddeeff",
-            "event_type": "purchase", "timestamp": 1_700_000_000_123_i64, "received_at": 1,
-        },
-        "origin": {"instance": "i", "minute": 0},
-        "derived": {"created_at": 2, "user_key": 7, "is_conversion": true, "revenue": "19.99", "currency": "EUR"},
-    });
-    for (key, part) in value.as_object().unwrap() {
-        for (name, value) in part.as_object().unwrap() {
-            whole[key][name] = value.clone();
-        }
-    }
-    serde_json::from_str(&whole.to_string()).unwrap()
-}
-
-/// Reads a row back by the types the schema gives its columns: name → bytes of the value.
-fn read(encoder: &Encoder, record: &ProcessedRecord) -> BTreeMap<String, Vec<u8>> {
-    let mut out = RowBinary::default();
-    encoder.encode(record, POSITION, &mut out);
-    let bytes = out.into_bytes();
-    let mut rest = bytes.as_slice();
+/// Splits a row by the types the schema gives its columns: name → bytes of the value. Fails when it does not fit.
+pub(super) fn values(columns: &[Column], row: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut rest = row;
     let mut values = BTreeMap::new();
-    for column in &encoder.columns {
-        let column = column.column();
+    for column in columns {
         let before = rest;
         rest = after_value(&column.kind, rest);
-        values.insert(column.name, before[..before.len() - rest.len()].to_vec());
+        values.insert(column.name.clone(), before[..before.len() - rest.len()].to_vec());
     }
     assert!(rest.is_empty(), "{} bytes too many", rest.len());
     values
@@ -69,7 +32,7 @@ fn after_value<'a>(kind: &str, bytes: &'a [u8]) -> &'a [u8] {
     }
     match kind {
         "Bool" => &bytes[1..],
-        "UInt32" => &bytes[4..],
+        "UInt32" | "DateTime('UTC')" => &bytes[4..],
         "UInt64" | "Int64" | "Float64" | "DateTime64(3, 'UTC')" => &bytes[8..],
         "UUID" | "Decimal(38, 9)" => &bytes[16..],
         _ if kind.contains("String") || kind.starts_with("JSON") => {
@@ -94,102 +57,142 @@ fn text(value: &str) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// The row a record of a topic becomes, by the columns its table has.
+fn row(target: Target, key: &[u8], value: serde_json::Value) -> BTreeMap<String, Vec<u8>> {
+    let events = Events {
+        on_undeclared: OnUndeclared::Keep,
+        declared: [].into(),
+        revenue: None,
+        conversions: [].into(),
+        dedupe_window_ms: 1,
+    };
+    let tables = schema::desired("d", &events, 60).tables;
+    let columns = tables.into_iter().find(|table| table.name == target.table()).unwrap().columns;
+    let encoder = Encoder::of(target, "default/shop".to_owned(), &events);
+    assert_eq!(encoder.columns(), columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
+    let value = value.to_string().into_bytes().into();
+    let record = LogRecord { offset: 3, appended_at: 0, key: Bytes::copy_from_slice(key), value };
+    let waiting = target.decode(record).unwrap();
+    let mut out = RowBinary::default();
+    encoder.encode(&waiting.record, Position { epoch: 1, partition: 2, offset: waiting.offset }, &mut out);
+    values(&columns, &out.into_bytes())
+}
+
+fn raw_record(replay: u32) -> serde_json::Value {
+    let event = json!({
+        "event_id": "00112233-4455-6677-8899-aabbccddeeff", "event_type": "purchase", "timestamp": 1, "received_at": 2,
+    });
+    json!({"v": 1, "event": event, "origin": {"instance": "i", "minute": 5, "replay": replay}})
+}
+
+fn letter(reason: &str, record: serde_json::Value) -> serde_json::Value {
+    json!({"v": 1, "reason": reason, "detail": "why", "dead_lettered_at": 9, "raw_partition": 4, "raw_offset": 6,
+           "record": record})
+}
+
+const EVENT_ID: &str = "7766554433221100ffeeddccbbaa9988";
+
 #[test]
-fn every_column_gets_the_value_of_the_record() {
-    let encoder = encoder(&[]);
-    let data = r#"{"b":1,"a":[true,null]}"#;
-    let mut record = record(json!({"event": {
-        "user_id": "u", "session_id": "s", "app_version": "1.2", "ip": "192.0.2.0", "user_agent": "ua",
-        "trace_id": "t", "platform": "as sent", "attribution": {"campaign": "c", "term": "x"},
-    }, "derived": {"platform": "web", "browser": "Firefox"}}));
-    record.event.event_data = Some(serde_json::from_str(data).unwrap());
-    let row = read(&encoder, &record);
+fn a_dead_letter_tells_what_its_record_says() {
+    let row = row(Target::DeadLetters, b"key", letter("missing_property", raw_record(2)));
     for (column, value) in [
         ("app_id", "default/shop"),
+        ("entry", "dead_letter"),
+        ("reason", "missing_property"),
+        ("detail", "why"),
         ("event_type", "purchase"),
-        ("user_id", "u"),
-        ("anonymous_id", ""),
-        ("session_id", "s"),
-        ("platform", "web"),
-        ("browser", "Firefox"),
-        ("app_version", "1.2"),
-        ("campaign", "c"),
-        ("source", ""),
-        ("term", "x"),
-        ("currency", "EUR"),
-        ("event_data", data),
-        ("ip", "192.0.2.0"),
-        ("user_agent", "ua"),
-        ("trace_id", "t"),
+        ("bytes", ""),
     ] {
         assert_eq!(row[column], text(value), "{column}");
     }
-    assert_eq!(row["timestamp"], 1_700_000_000_123_i64.to_le_bytes());
-    assert_eq!(row["received_at"], 1_i64.to_le_bytes());
-    assert_eq!(row["created_at"], 2_i64.to_le_bytes());
-    assert_eq!(row["user_key"], 7_u64.to_le_bytes());
-    assert_eq!(row["is_conversion"], [1]);
-    assert_eq!(row["revenue"], [vec![0], 19_990_000_000_i128.to_le_bytes().to_vec()].concat());
-    assert_eq!(row["log_epoch"], 1_u32.to_le_bytes());
-    assert_eq!(row["log_partition"], 2_u32.to_le_bytes());
-    assert_eq!(row["log_offset"], 3_u64.to_le_bytes());
+    assert_eq!(hex::encode(&row["event_id"]), format!("00{EVENT_ID}"));
+    assert_eq!(row["record"], text(&raw_record(2).to_string()));
+    assert_eq!(row["dead_lettered_at"], 9_i64.to_le_bytes());
+    assert_eq!(row["received_at"], 2_i64.to_le_bytes());
+    assert_eq!(row["minute"], 300_u32.to_le_bytes());
+    assert_eq!(row["replay"], 2_u32.to_le_bytes());
+    assert_eq!(
+        (&row["raw_partition"][..], &row["raw_offset"][..]),
+        (&[4, 0, 0, 0][..], &6_u64.to_le_bytes()[..])
+    );
+    assert_eq!(
+        (&row["log_epoch"][..], &row["log_offset"][..]),
+        (&[1, 0, 0, 0][..], &3_u64.to_le_bytes()[..])
+    );
 }
 
 #[test]
-fn a_property_fills_its_column_and_a_misfit_leaves_it_null() {
-    let kinds = [
-        ("string", PropertyType::String, json!("x"), text("x"), json!(1)),
-        ("integer", PropertyType::Integer, json!(-5), (-5_i64).to_le_bytes().to_vec(), json!("5")),
-        ("float", PropertyType::Float, json!(0.5), 0.5_f64.to_le_bytes().to_vec(), json!([])),
-        ("decimal", PropertyType::Decimal, json!("0.1"), 100_000_000_i128.to_le_bytes().to_vec(), json!("x")),
-        ("boolean", PropertyType::Boolean, json!(true), vec![1], json!(1)),
-        (
-            "timestamp",
-            PropertyType::Timestamp,
-            json!("1970-01-01T00:00:01Z"),
-            1000_i64.to_le_bytes().to_vec(),
-            json!("soon"),
-        ),
-    ];
-    for (name, kind, fits, bytes, misfit) in kinds {
-        let encoder = encoder(&[(name, kind)]);
-        let column = format!("p_{name}");
-        let with = |value: serde_json::Value| {
-            read(&encoder, &record(json!({"event": {"event_data": {name: value}}})))
-        };
-        assert_eq!(with(fits)[&column], [vec![0], bytes].concat(), "{name}");
-        assert_eq!(with(misfit)[&column], [1], "{name}");
-        assert_eq!(with(json!(null))[&column], [1], "{name}");
-        assert_eq!(read(&encoder, &record(json!({})))[&column], [1], "{name} absent");
+fn a_letter_that_cannot_be_read_has_no_event() {
+    for letter in [
+        letter("unreadable_record", raw_record(1)),
+        letter("too_large", json!(["other"])),
+        letter("expired", serde_json::Value::Null),
+    ] {
+        let row = row(Target::DeadLetters, b"", letter);
+        assert_eq!(row["event_id"], [1], "NULL");
+        assert_eq!((&row["event_type"], &row["minute"][..]), (&text(""), &[0; 4][..]));
     }
 }
 
 #[test]
-fn times_clickhouse_cannot_hold_are_clamped() {
-    let row =
-        |time: i64| read(&encoder(&[]), &record(json!({"event": {"timestamp": time}})))["timestamp"].clone();
-    assert_eq!(row(i64::MAX), MOMENT_MAX.to_le_bytes());
-    assert_eq!(row(i64::MIN), MOMENT_MIN.to_le_bytes());
+fn a_replay_mark_bears_the_id_that_its_key_says() {
+    let mark = json!({"v": 1, "replayed_at": 9, "replay": 3});
+    let by_event =
+        row(Target::DeadLetters, &hex::decode("00112233445566778899aabbccddeeff").unwrap(), mark.clone());
+    assert_eq!(by_event["entry"], text("replayed"));
+    assert_eq!(hex::encode(&by_event["event_id"]), format!("00{EVENT_ID}"));
+    assert_eq!(
+        (&by_event["replay"][..], &by_event["dead_lettered_at"][..]),
+        (&[3, 0, 0, 0][..], &9_i64.to_le_bytes()[..])
+    );
+    let by_position = row(Target::DeadLetters, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 6], mark.clone());
+    assert_eq!(by_position["event_id"], [1]);
+    assert_eq!(
+        (&by_position["raw_partition"][..], &by_position["raw_offset"][..]),
+        (&[4, 0, 0, 0][..], &6_u64.to_le_bytes()[..])
+    );
+    assert_eq!(row(Target::DeadLetters, b"odd", mark)["event_id"], [1]);
 }
 
-proptest! {
-    #[test]
-    fn any_record_makes_one_whole_row_and_always_the_same(
-        texts in prop::collection::vec(".{0,200}", 6),
-        time: i64,
-        revenue in "[-+0-9.eE]{0,12}",
-        // Never `a`, which is declared beside it.
-        name in "[b-z`\\\\ ]{1,5}",
-        data in r#"\{("[a-z`]{1,3}":(1e999|-?[0-9]{1,30}|"\\\\ud800"|"[a-z]{0,9}"|null|\[\]),?)?\}"#,
-    ) {
-        let encoder = encoder(&[(&name, PropertyType::Decimal), ("a", PropertyType::Timestamp)]);
-        let mut record = record(json!({
-            "event": {"timestamp": time, "event_type": texts[0], "user_id": texts[1], "ip": texts[2],
-                      "attribution": {"source": texts[3]}, "user_agent": texts[4]},
-            "derived": {"created_at": time, "revenue": revenue, "os": texts[5]},
-        }));
-        record.event.event_data = serde_json::from_str(&data).ok();
-        prop_assert_eq!(read(&encoder, &record), read(&encoder, &record));
-        prop_assert_eq!(encoder.columns().len(), 33);
+#[test]
+fn a_record_of_the_ledger_is_a_row() {
+    let record = json!({"v": 1, "minute": 29_000_000, "instance": "pod", "kind": "dead_lettered", "reason": "expired",
+                        "count": -1, "sum": u64::MAX, "recorded_at": 7});
+    let row = row(Target::Ledger, b"", record);
+    for (column, value) in [("instance", "pod"), ("kind", "dead_lettered"), ("reason", "expired")] {
+        assert_eq!(row[column], text(value), "{column}");
+    }
+    assert_eq!(row["minute"], 1_740_000_000_u32.to_le_bytes());
+    assert_eq!((&row["count"][..], &row["sum"][..]), (&[0xff; 8][..], &[0xff; 8][..]));
+    assert_eq!(row["recorded_at"], 7_i64.to_le_bytes());
+}
+
+#[test]
+fn minutes_clickhouse_cannot_hold_are_clamped() {
+    for (minutes, seconds) in [(-1, 0), (i64::MIN, 0), (i64::MAX, u32::MAX), (71_582_788, 4_294_967_280)] {
+        let mut out = RowBinary::default();
+        minute(minutes, &mut out);
+        assert_eq!(out.into_bytes(), seconds.to_le_bytes(), "{minutes}");
+    }
+}
+
+#[test]
+fn what_a_newer_build_wrote_is_not_read() {
+    for (target, value) in [
+        (Target::DeadLetters, json!({"v": 2, "replayed_at": 9, "replay": 3})),
+        (Target::DeadLetters, letter("a_new_reason", raw_record(0))),
+        (
+            Target::Ledger,
+            json!({"v": 1, "minute": 1, "instance": "", "kind": "new", "count": 0, "sum": 0, "recorded_at": 0}),
+        ),
+        (Target::Events, json!({"v": 1})),
+    ] {
+        let value = value.to_string().into_bytes().into();
+        let record = LogRecord { offset: 3, appended_at: 0, key: Bytes::new(), value };
+        let text = target.decode(record).unwrap_err().to_string();
+        assert!(
+            text.starts_with("the record at offset 3 is none of version 1") && text.contains("newer build"),
+            "{text}"
+        );
     }
 }
