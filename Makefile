@@ -8,7 +8,7 @@ CARGO ?= cargo
 quoted = '$(subst ','\'',$(1))'
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)/millrace-dataplane
 
-.PHONY: help demo run test check generate bench engine build fmt clean cluster cluster-run cluster-down images operator
+.PHONY: help demo run test check generate bench engine build fmt clean cluster cluster-run cluster-down images operator faults
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ check: ## The fast loop: format, lints, crate edges, tests that need no service
 
 generate: ## Rewrite generated files: CRDs, goldens, the access table
 	@scripts/generate
+
+faults: engine ## Run the real processes under RUNS seeded faults (SEED=first), compare what was acknowledged with what is stored
+	@$(CARGO) build --quiet --profile $(PROFILE) --workspace --all-features --bins --lib
+	@$(or $(CARGO_TARGET_DIR),target)/$(PROFILE)/faults --runs $(or $(RUNS),1) --seed $(or $(SEED),0) $(FAULTS)
 
 bench: ## Print figures of the release build: start-up and idle memory; the operator with 1000 Apps (root); see README, Figures
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench

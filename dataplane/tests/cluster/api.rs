@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What stands in a list, by kind and name.
 type Objects = BTreeMap<(&'static str, String), Value>;
@@ -20,6 +21,13 @@ type Objects = BTreeMap<(&'static str, String), Value>;
 pub(crate) struct Api {
     pub(crate) addr: SocketAddr,
     shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
 }
 
 struct Shared {
@@ -42,8 +50,8 @@ impl Api {
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { addr, shared }
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { addr, shared, serving }
     }
 
     pub(crate) fn config(&self) -> kube::Config {

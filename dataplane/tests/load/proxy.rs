@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What happens to one insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub(crate) struct Proxy {
     pub(crate) url: String,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     inserts: watch::Receiver<u64>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 impl Proxy {
@@ -37,12 +45,12 @@ impl Proxy {
         let faults = Arc::new(Mutex::new(faults.into_iter().collect::<VecDeque<_>>()));
         let (seen, inserts) = watch::channel(0);
         let queue = Arc::clone(&faults);
-        tokio::spawn(async move {
+        let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(connection(client, upstream.clone(), Arc::clone(&queue), seen.clone()));
             }
         });
-        Self { url, faults, inserts }
+        Self { url, faults, inserts, accepting }
     }
 
     /// Whether every fault has happened.
