@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::config::{AppConfig, Events};
+use crate::config::{AppConfig, Events, Topic};
+use crate::names::TopicKind;
 
 pub use columns::{EventColumn, event_columns};
 pub use diff::{Difference, Incompatible, Observed, ObservedTable, Statement, diff};
@@ -42,10 +43,30 @@ pub const SERVER_VERSION_MIN: (u32, u32) = (26, 2);
 /// wrap and remove rows at once, so it is taken as "for ever" and no TTL is set.
 pub const TTL_SECONDS_MAX: u64 = 50 * 365 * 86_400;
 
-/// How many inserts a table remembers, per part written. A block is repeated before anything else of its log
+/// How many inserts a table remembers at least, per part written. A block is repeated before anything else of its log
 /// partition, so the window only has to outlast what the other partitions insert meanwhile: with six of them at
 /// one insert a second, 20,000 is 55 minutes of one partition standing still. An entry costs about 200 bytes.
 pub const DEDUPLICATION_WINDOW: u32 = 20_000;
+
+/// How long after its first attempt a block may be repeated while other partitions go on: longer than a pod takes to
+/// come back, or its partition to find another owner.
+const REPEAT_HORIZON_SECONDS: u32 = 30 * 60;
+
+/// Inserts of a topic's partitions within the horizon, at one a second each: what a window must hold.
+pub fn repeat_horizon_inserts(partitions: u32) -> u32 {
+    partitions.saturating_mul(REPEAT_HORIZON_SECONDS)
+}
+
+/// The window that a table's `engine_full` states; 0, the server's default, where it states none.
+pub fn deduplication_window(engine_full: &str) -> u32 {
+    let (_, settings) = engine_full.rsplit_once(" SETTINGS ").unwrap_or_default();
+    let stated = settings.split(", ").find_map(|setting| {
+        setting
+            .strip_prefix("non_replicated_deduplication_window = ")
+            .or_else(|| setting.strip_prefix("replicated_deduplication_window = "))
+    });
+    stated.and_then(|window| window.parse().ok()).unwrap_or(0)
+}
 
 /// Most JSON paths of `event_data` that become columns of their own inside a part; the rest share one.
 /// Declared properties have real columns, so this is for the long tail.
@@ -104,6 +125,17 @@ pub struct View {
 }
 
 impl Schema {
+    /// With windows of the tables that outlast what so many partitions insert.
+    pub fn sized_for(mut self, topics: &[Topic]) -> Self {
+        for table in &mut self.tables {
+            let topic = topics.iter().find(|topic| topic.kind == filled_from(&table.name));
+            let needed = repeat_horizon_inserts(topic.map_or(1, |topic| topic.partitions));
+            let window = needed.max(DEDUPLICATION_WINDOW);
+            table.settings.insert(WINDOW_SETTING.to_owned(), window.to_string());
+        }
+        self
+    }
+
     /// SHA-256 over the canonical JSON, in hex. What loaders write into their intents.
     pub fn hash(&self) -> String {
         let canonical =
@@ -114,7 +146,7 @@ impl Schema {
 
 /// The desired objects of a compiled App.
 pub fn of_app(app: &AppConfig) -> Schema {
-    desired(&app.storage.database, &app.events, app.storage.retention_seconds)
+    desired(&app.storage.database, &app.events, app.storage.retention_seconds).sized_for(&app.topics)
 }
 
 /// The desired objects: the same for every App but for the columns of its declared properties and its retention.
@@ -130,6 +162,15 @@ pub fn desired(database: &str, events: &Events, retention_seconds: u64) -> Schem
     ];
     let views = vec![dashboard_stats_view(database), user_retention_view(database)];
     Schema { database: database.to_owned(), tables, views }
+}
+
+/// The topic whose records end in a table, by way of a view or not.
+fn filled_from(table: &str) -> TopicKind {
+    match table {
+        DEAD_LETTERS => TopicKind::DeadLetters,
+        LEDGER => TopicKind::Ledger,
+        _ => TopicKind::EventsProcessed,
+    }
 }
 
 fn events_table(events: &Events, retention_seconds: u64) -> Table {
@@ -271,11 +312,13 @@ fn ttl(time: &str, retention_seconds: u64) -> Option<String> {
         .then(|| format!("toDateTime({time}) + toIntervalSecond({retention_seconds})"))
 }
 
+const WINDOW_SETTING: &str = "non_replicated_deduplication_window";
+
 /// On every table, view targets too: without its own window a target would count a repeated block twice. An
 /// insert is answered only after fsync of the part and of its directory, because the answer lets the log forget.
 fn settings() -> BTreeMap<String, String> {
     [
-        ("non_replicated_deduplication_window", DEDUPLICATION_WINDOW.to_string()),
+        (WINDOW_SETTING, DEDUPLICATION_WINDOW.to_string()),
         ("fsync_after_insert", "1".to_owned()),
         ("fsync_part_directory", "1".to_owned()),
     ]

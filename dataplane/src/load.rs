@@ -7,20 +7,28 @@
 //! because rows are a pure function of the record ([`row`]), a range always splits into the same months, and a
 //! re-read range that does not give the same rows and ids stops its partition instead of being inserted.
 //!
+//! A block that had to be repeated is proven by the positions of its rows ([`prove`]). One that ClickHouse has not the
+//! memory for is planned anew, smaller and in a new epoch, once it is certain that nothing of it is stored. A partition
+//! whose position the log forgot goes on where the rows of the table end ([`beginning`]).
+//!
 //! A block planned under an older schema is encoded under the one in force: columns are only ever added, so the
 //! insert is valid; rows, months and token stay the same, so it is dropped if it was stored before and stored
 //! whole if not.
 
+mod beginning;
 pub mod block;
 mod insert;
 pub mod intent;
 pub mod json;
 mod lag;
 mod partition;
+mod prove;
 mod replay;
 pub mod row;
 pub mod rowbinary;
+mod stored;
 pub mod target;
+mod window;
 mod worker;
 
 use std::sync::Arc;
@@ -34,10 +42,11 @@ use crate::config::{App, Current};
 use crate::log::{Log, LogError};
 use crate::member::Member;
 use crate::metrics::Metrics;
-use crate::store::ClickHouse;
+use crate::store::{ClickHouse, StoreError};
 use insert::AppGone;
 use lag::Positions;
-use target::Target;
+use target::{Target, Unreadable};
+use window::TooSmall;
 use worker::{End, Session};
 
 /// First pause after a failure that may pass.
@@ -78,6 +87,22 @@ pub enum LoadError {
         /// Why.
         source: LogError,
     },
+    /// A record that says how far a table was loaded is of another build.
+    #[error("App `{app}` cannot tell how far it was loaded")]
+    Record {
+        /// The App.
+        app: AppId,
+        /// What stands there.
+        source: Unreadable,
+    },
+    /// A repeated block would not be known as one.
+    #[error("App `{app}` is not loaded")]
+    Window {
+        /// The App.
+        app: AppId,
+        /// Which table, and the fix.
+        source: TooSmall,
+    },
     /// The App's configuration names no such topic.
     #[error(
         "the configuration of App `{app}` names no topic `{kind}`; publish it with an operator as new as this build"
@@ -96,7 +121,7 @@ impl LoadError {
         match self {
             // A group that went on without us lets us join again.
             Self::Log { source, .. } => source.is_retryable() || matches!(source, LogError::Fenced { .. }),
-            Self::NoTopic { .. } => false,
+            Self::NoTopic { .. } | Self::Record { .. } | Self::Window { .. } => false,
         }
     }
 }
@@ -154,6 +179,25 @@ impl Loader {
     /// The App as configured now.
     fn configured(&self) -> Result<Arc<App>, AppGone> {
         self.config.load().app(&self.app).cloned().ok_or(AppGone)
+    }
+
+    /// Asks ClickHouse until it answers, with the App as it is then.
+    async fn answered<T, F>(&self, what: &str, mut ask: impl FnMut(Arc<App>) -> F) -> Result<T, AppGone>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut pause = BACK_OFF_MIN;
+        loop {
+            match ask(self.configured()?).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(app = %self.app, what, error, "ClickHouse does not answer a question of the loader; it is asked again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = longer(pause);
+        }
     }
 
     fn log_error(&self, step: &'static str) -> impl FnOnce(LogError) -> LoadError {

@@ -1,6 +1,8 @@
 //! Every metric of the data plane, declared once. Call sites use the fields; names and units live here.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// Buckets for durations, in seconds: from a cached answer to a slow fsync or insert.
 const DURATION_SECONDS: &[f64] =
@@ -51,6 +53,11 @@ pub struct Metrics {
     pub load_block_rows: HistogramVec,
     /// Partitions stopped because a replay did not reproduce its intent, by `app` and `table`.
     pub load_stopped_partitions: IntGaugeVec,
+    /// Repeated blocks that were not stored as they should be, by `app`, `table` and `finding` (`rows_missing`, repaired;
+    /// `rows_twice`; `rollups_differ`).
+    pub load_findings: IntCounterVec,
+    /// Age of the oldest accepted record that is not stored, in seconds, by `app` and `table`.
+    pub load_oldest_unloaded_seconds: GaugeVec,
     /// Starts of the engine child, by `cause`.
     pub engine_starts: IntCounterVec,
     /// 1 while the engine answers.
@@ -135,6 +142,16 @@ impl Metrics {
                 "Partitions stopped by an intent that does not reproduce.",
                 &["app", "table"],
             )?,
+            load_findings: make.counters(
+                "load_findings_total",
+                "Repeated blocks that were not stored as they should be.",
+                &["app", "table", "finding"],
+            )?,
+            load_oldest_unloaded_seconds: make.seconds(
+                "load_oldest_unloaded_seconds",
+                "Age of the oldest accepted record that is not stored.",
+                &["app", "table"],
+            )?,
             engine_starts: make.counters("engine_starts_total", "Starts of the engine child.", &["cause"])?,
             engine_up: make.gauge("engine_up", "1 while the engine answers.")?,
             gateway_requests: make.counters(
@@ -172,6 +189,12 @@ impl Maker {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let metric = IntGaugeVec::new(opts(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        let metric = GaugeVec::new(opts(name, help), labels)?;
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

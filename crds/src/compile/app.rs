@@ -59,7 +59,8 @@ pub fn compile_app(input: &AppInput<'_>) -> Result<AppConfig, Vec<Problem>> {
     let events = compile_events(&spec.events);
     let (database, retention_seconds) =
         (id.database(&installation.prefix), spec.storage.retention.as_ms() / 1_000);
-    let schema_hash = schema::desired(&database, &events, retention_seconds).hash();
+    let schema = schema::desired(&database, &events, retention_seconds).sized_for(&topics);
+    let schema_hash = schema.hash();
     Ok(AppConfig {
         format: Format::V1,
         app: id.clone(),

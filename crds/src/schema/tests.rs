@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{DeclaredEvent, OnUndeclared, Property, PropertyType};
+use crate::names::TopicKind;
 
 fn events(properties: &[(&str, PropertyType)]) -> Events {
     let properties = properties
@@ -126,6 +127,34 @@ fn changes_retention_and_settings_in_place() {
         ]
     );
     assert_eq!(statements.len(), 6, "one TTL per table and one setting");
+}
+
+#[test]
+fn a_window_outlasts_what_the_partitions_insert() {
+    let topic = |partitions| Topic {
+        kind: TopicKind::EventsProcessed,
+        name: "t".to_owned(),
+        partitions,
+        retention_ms: 1,
+        retention_bytes: None,
+    };
+    for (partitions, window) in
+        [(1, DEDUPLICATION_WINDOW), (11, DEDUPLICATION_WINDOW), (12, 21_600), (100, 180_000)]
+    {
+        let sized = schema(&[]).sized_for(&[topic(partitions)]);
+        let others = [DEAD_LETTERS, LEDGER];
+        for table in sized.tables.iter().filter(|table| !others.contains(&table.name.as_str())) {
+            let found = &observed(&sized).tables[&table.name];
+            assert_eq!(
+                deduplication_window(&found.engine_full),
+                window,
+                "{partitions} partitions, `{}`",
+                table.name
+            );
+        }
+        assert!(window >= repeat_horizon_inserts(partitions));
+    }
+    assert_eq!(deduplication_window("MergeTree ORDER BY a"), 0);
 }
 
 #[test]

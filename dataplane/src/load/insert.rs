@@ -1,17 +1,23 @@
 //! A block in; returns once ClickHouse has answered that its rows are stored. Repeats the same rows under the
-//! same token for as long as that takes.
+//! same token for as long as that takes; what was repeated is proven.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use super::block::Block;
 use super::intent::token;
+use super::prove::prove;
 use super::row::{Encoder, Position};
 use super::rowbinary::RowBinary;
+use super::stored::{self, Span};
+use super::target::Target;
 use super::{BACK_OFF_MIN, Loader, longer};
 use crate::config::App;
 use crate::failpoint::{self, Defect};
 use crate::log::{TopicInfo, TopicPartition};
 use crate::store::{Failure, Insert, StoreError};
+
+/// A block that ran out of memory so often in a row is planned anew, if it left nothing behind.
+const OUT_OF_MEMORY_MAX: u32 = 3;
 
 /// Where a block comes from.
 #[derive(Clone, Copy)]
@@ -33,6 +39,26 @@ pub(super) enum Attempt {
 /// The App left the configuration while its rows could not be inserted; the intent stays.
 pub(super) struct AppGone;
 
+/// How an insert ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inserted {
+    /// Every row is stored.
+    Stored,
+    /// ClickHouse has not the memory for it, and nothing of it is stored anywhere.
+    TooLarge,
+}
+
+/// Which rows of a block.
+#[derive(Clone, Copy)]
+pub(super) enum Portion<'a> {
+    Whole,
+    /// Those that are missing, under a token of their own: the block's is taken.
+    Without {
+        there: &'a BTreeSet<u64>,
+        attempt: u32,
+    },
+}
+
 /// Inserts until it is answered. Each attempt is encoded anew, under the configuration then in force: a rolled
 /// back schema would otherwise hold up a block planned under the newer one.
 pub(super) async fn insert(
@@ -40,18 +66,28 @@ pub(super) async fn insert(
     origin: Origin<'_>,
     block: &Block,
     mut attempt: Attempt,
-) -> Result<(), AppGone> {
-    let mut token = token(origin.topic.id, origin.epoch, origin.partition.partition, block.range);
+) -> Result<Inserted, AppGone> {
+    let mut token = origin.token(block);
     let mut pause = BACK_OFF_MIN;
+    let mut out_of_memory = 0;
     loop {
         let app = loader.configured()?;
-        match try_once(loader, &app, origin, block, &token).await {
+        match send(loader, &app, Shipment { origin, block, portion: Portion::Whole, token: &token }).await {
             Ok(()) if failpoint::has(Defect::LoadDoublesBlock) => token.push('x'),
             Ok(()) => {
                 count_success(loader, block, attempt);
-                return Ok(());
+                if attempt == Attempt::Repeat {
+                    prove(loader, origin, block).await?;
+                }
+                return Ok(Inserted::Stored);
             }
-            Err(error) => report(loader, origin, &token, error),
+            Err(error) => {
+                out_of_memory = if error.is_out_of_memory() { out_of_memory + 1 } else { 0 };
+                report(loader, origin, &token, error);
+            }
+        }
+        if out_of_memory >= OUT_OF_MEMORY_MAX && is_untouched(loader, &app, origin, block).await {
+            return Ok(Inserted::TooLarge);
         }
         attempt = Attempt::Repeat;
         tokio::time::sleep(pause).await;
@@ -59,31 +95,100 @@ pub(super) async fn insert(
     }
 }
 
-async fn try_once(
+/// Inserts what is missing of a block until that is answered.
+pub(super) async fn insert_missing(
     loader: &Loader,
-    app: &Arc<App>,
     origin: Origin<'_>,
     block: &Block,
-    token: &str,
-) -> Result<(), StoreError> {
+    portion: Portion<'_>,
+) -> Result<(), AppGone> {
+    let token = portion.token(origin.token(block));
+    let mut pause = BACK_OFF_MIN;
+    loop {
+        let app = loader.configured()?;
+        match send(loader, &app, Shipment { origin, block, portion, token: &token }).await {
+            Ok(()) => return Ok(()),
+            Err(error) => report(loader, origin, &token, error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = longer(pause);
+    }
+}
+
+impl Origin<'_> {
+    fn token(&self, block: &Block) -> String {
+        token(self.topic.id, self.epoch, self.partition.partition, block.range)
+    }
+}
+
+impl Portion<'_> {
+    fn has(&self, offset: u64) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Without { there, .. } => !there.contains(&offset),
+        }
+    }
+
+    fn token(&self, block: String) -> String {
+        match self {
+            Self::Whole => block,
+            Self::Without { attempt, .. } => format!("{block}:missing-{attempt}"),
+        }
+    }
+}
+
+/// Whether nothing of a block that ran out of memory is stored: its insert has ended, the table has none of its rows,
+/// and the rollup of its hours is what a recount says. Users' days may have been written: written again they are the
+/// same. Any doubt is a no; then the block is repeated as it is.
+async fn is_untouched(loader: &Loader, app: &App, origin: Origin<'_>, block: &Block) -> bool {
+    let untouched = async {
+        let Some(span) = Span::of(loader.target, origin, block, i64::MIN) else { return Ok(false) };
+        if block.records.len() < 2 || !loader.store.has_ended(&origin.token(block)).await? {
+            return Ok(false);
+        }
+        if stored::held(loader, app, &span).await?.rows > 0 {
+            return Ok(false);
+        }
+        match loader.target {
+            Target::Events => Ok(stored::rollup_difference(loader, app, &span).await?.events == 0),
+            Target::DeadLetters | Target::Ledger => Ok(true),
+        }
+    };
+    untouched.await.unwrap_or_else(|error: StoreError| {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(app = %loader.app, error, "cannot tell whether a block left anything behind; it is repeated as it is");
+        false
+    })
+}
+
+struct Shipment<'a> {
+    origin: Origin<'a>,
+    block: &'a Block,
+    portion: Portion<'a>,
+    token: &'a str,
+}
+
+async fn send(loader: &Loader, app: &App, shipment: Shipment<'_>) -> Result<(), StoreError> {
     let encoder = Encoder::new(loader.target, &app.config);
-    let rows = encode(&encoder, origin, block);
+    let rows = encode(&encoder, &shipment);
     let seconds = loader.metrics.load_insert_seconds.with_label_values(&loader.labels());
     let _timer = seconds.start_timer();
     let insert = Insert {
         database: &app.config.storage.database,
         table: loader.target.table(),
         columns: encoder.columns(),
-        token,
+        token: shipment.token,
         rows: rows.into(),
     };
     loader.store.insert(insert).await
 }
 
-fn encode(encoder: &Encoder, origin: Origin<'_>, block: &Block) -> Vec<u8> {
+fn encode(encoder: &Encoder, shipment: &Shipment<'_>) -> Vec<u8> {
+    let Shipment { origin, block, portion, .. } = shipment;
     let mut out = RowBinary::with_capacity(block.bytes());
     let left_out = usize::from(failpoint::has(Defect::LoadLosesRow));
-    for waiting in block.records.iter().skip(left_out) {
+    let records = block.records.iter().skip(left_out);
+    for waiting in records.filter(|waiting| portion.has(waiting.offset)) {
         let position =
             Position { epoch: origin.epoch, partition: origin.partition.partition, offset: waiting.offset };
         encoder.encode(&waiting.record, position, &mut out);

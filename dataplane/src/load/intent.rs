@@ -15,7 +15,7 @@ const VERSION: &str = "v1";
 /// month between two inserts of one token would be stored twice.
 pub const SPLIT_RULE: u32 = 1;
 
-/// The epoch of rows and tokens until something is deliberately loaded again.
+/// The epoch of rows and tokens until a block is planned anew, or the topic is another one of the same name.
 pub const FIRST_EPOCH: u32 = 1;
 
 /// Offsets from `start` up to, not including, `end`.
@@ -42,6 +42,43 @@ pub struct Intent {
     pub split_rule: u32,
     /// Epoch of its rows.
     pub epoch: u32,
+}
+
+/// What the group's text says at its position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// Nothing is begun; the next block is of this epoch.
+    Standing {
+        /// Epoch of the partition.
+        epoch: u32,
+    },
+    /// This block was begun.
+    Begun(Intent),
+}
+
+/// The text of a position at which nothing is begun: empty in the first epoch, else `v1;<epoch>`.
+pub fn standing(epoch: u32) -> String {
+    if epoch == FIRST_EPOCH { String::new() } else { format!("{VERSION};{epoch}") }
+}
+
+impl FromStr for Noted {
+    type Err = NotAnIntent;
+
+    /// Reads exactly what [`standing`] and [`Intent`] write.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self::Standing { epoch: FIRST_EPOCH });
+        }
+        match text.split(';').collect::<Vec<_>>().as_slice() {
+            [VERSION, epoch] => epoch
+                .parse()
+                .ok()
+                .filter(|&epoch| standing(epoch) == text)
+                .map(|epoch| Self::Standing { epoch })
+                .ok_or_else(|| NotAnIntent { text: text.to_owned() }),
+            _ => text.parse().map(Self::Begun),
+        }
+    }
 }
 
 impl fmt::Display for Intent {
@@ -141,6 +178,16 @@ mod tests {
             "v1;120;20;7;a;b;1;1",
         ] {
             assert!(text.parse::<Intent>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_position_without_an_intent_tells_its_epoch() {
+        assert_eq!("".parse(), Ok(Noted::Standing { epoch: FIRST_EPOCH }));
+        assert_eq!(standing(FIRST_EPOCH), "");
+        assert_eq!(standing(2).parse(), Ok(Noted::Standing { epoch: 2 }));
+        for text in ["v1;1", "v1;02", "v1;", "v2;2", "v1;4294967296", "v1;2;"] {
+            assert!(text.parse::<Noted>().is_err(), "{text}");
         }
     }
 

@@ -12,6 +12,10 @@ pub(super) struct Partition {
     target: Target,
     /// The topic it belongs to.
     pub(super) topic: TopicInfo,
+    /// Epoch of the next block.
+    pub(super) epoch: u32,
+    /// Most rows of the next block: fewer for a while after one did not fit into ClickHouse's memory.
+    pub(super) rows_max: usize,
     /// Where the next block starts: everything before it is in a block.
     pub(super) next: u64,
     /// Nothing behind what waits may be loaded.
@@ -23,9 +27,19 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(target: Target, topic: TopicInfo, next: u64) -> Self {
+    pub(super) fn new(target: Target, topic: TopicInfo, next: u64, epoch: u32) -> Self {
         let since = Instant::now();
-        Self { target, topic, next, stopped: false, waiting: VecDeque::new(), waiting_bytes: 0, since }
+        Self {
+            target,
+            topic,
+            epoch,
+            rows_max: usize::MAX,
+            next,
+            stopped: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            since,
+        }
     }
 
     /// Takes records that were read. The first one that cannot be read stops the partition in front of it.
@@ -56,12 +70,36 @@ impl Partition {
 
     /// Whether a block is worth its insert now.
     pub(super) fn is_due(&self, limits: &Limits) -> bool {
-        block::is_due(&self.waiting, self.waiting_bytes, self.since.elapsed(), limits)
+        block::is_due(&self.waiting, self.waiting_bytes, self.since.elapsed(), &self.limited(limits))
+    }
+
+    /// Takes a block back that could not be carried out; what comes next is of a new epoch and at most half as large.
+    pub(super) fn take_back(&mut self, block: Block) {
+        self.give_up(&block);
+        self.waiting_bytes += block.bytes();
+        block.records.into_iter().rev().for_each(|waiting| self.waiting.push_front(waiting));
+    }
+
+    /// The same for a block whose records are read again.
+    pub(super) fn give_up(&mut self, block: &Block) {
+        self.rows_max = (block.records.len() / 2).max(1);
+        self.epoch += 1;
+        self.next = block.range.start;
+    }
+
+    /// A block was stored: the next may be larger again.
+    pub(super) fn stored(&mut self, block: &Block) {
+        self.rows_max = self.rows_max.saturating_mul(2).max(block.records.len());
+    }
+
+    fn limited(&self, limits: &Limits) -> Limits {
+        Limits { rows_max: limits.rows_max.min(self.rows_max), ..*limits }
     }
 
     /// The next block, if anything waits.
     pub(super) fn cut(&mut self, limits: &Limits) -> Option<Block> {
-        let block = block::cut(self.next, &mut self.waiting, limits)?;
+        let limits = self.limited(limits);
+        let block = block::cut(self.next, &mut self.waiting, &limits)?;
         self.waiting_bytes -= block.bytes();
         self.next = block.range.end;
         Some(block)

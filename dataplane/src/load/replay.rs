@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Loader;
 use super::block::Block;
-use super::intent::{Intent, NotAnIntent, Range, SPLIT_RULE};
+use super::intent::{Intent, Range, SPLIT_RULE};
 use super::target::Unreadable;
 use crate::log::{LogError, ReadLimits, TopicPartition};
 
@@ -18,9 +18,6 @@ pub(super) enum NotReproduced {
     /// The log failed; another try may help.
     #[error("the block cannot be read again")]
     Log { source: LogError },
-    /// The metadata is of another version.
-    #[error("the committed metadata cannot be read")]
-    Metadata { source: NotAnIntent },
     /// A record in it cannot be read.
     #[error("the block cannot be decoded")]
     Record { source: Unreadable },
@@ -32,21 +29,20 @@ pub(super) enum NotReproduced {
     Differs { intent: Intent, rows: u64, id_sum: u64 },
 }
 
-/// The block of the intent that stands in `metadata`, committed at `start`.
+/// The block of an intent that was committed at `start`.
 pub(super) async fn planned_block(
     loader: &Loader,
     of: &TopicPartition,
     start: u64,
-    metadata: &str,
-) -> Result<(Intent, Block), NotReproduced> {
-    let intent: Intent = metadata.parse().map_err(|source| NotReproduced::Metadata { source })?;
+    intent: Intent,
+) -> Result<Block, NotReproduced> {
     if intent.split_rule != SPLIT_RULE {
         return Err(NotReproduced::Rule { intent });
     }
     let block = read_again(loader, of, Range { start, end: intent.end }).await?;
     let (rows, id_sum) = (block.rows(), block.id_sum());
     if (rows, id_sum) == (intent.rows, intent.id_sum) {
-        Ok((intent, block))
+        Ok(block)
     } else {
         Err(NotReproduced::Differs { intent, rows, id_sum })
     }

@@ -80,9 +80,13 @@ impl Position {
     }
 }
 
-/// A `DateTime64(3)`, clamped, so that no time is taken for another one that ClickHouse makes of it.
+/// A time as a `DateTime64(3)` holds it: clamped, so that none is taken for another one that ClickHouse makes of it.
+pub(super) fn stored_moment(milliseconds: i64) -> i64 {
+    milliseconds.clamp(MOMENT_MIN, MOMENT_MAX)
+}
+
 fn moment(milliseconds: i64, out: &mut RowBinary) {
-    out.i64(milliseconds.clamp(MOMENT_MIN, MOMENT_MAX));
+    out.i64(stored_moment(milliseconds));
 }
 
 /// A `DateTime` of minutes since the epoch, clamped likewise.

@@ -5,7 +5,7 @@ use millrace_crds::schema::{DEAD_LETTERS, EVENTS, LEDGER};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::block::Waiting;
-use super::row::DeadLetterRow;
+use super::row::{DeadLetterRow, stored_moment};
 use crate::log::LogRecord;
 use crate::record::{DeadLetterEntry, LedgerRecord, ProcessedRecord, RECORD_VERSION, event_hash};
 
@@ -39,6 +39,24 @@ impl Target {
             Self::Events => EVENTS,
             Self::DeadLetters => DEAD_LETTERS,
             Self::Ledger => LEDGER,
+        }
+    }
+
+    /// The column by which the table is partitioned.
+    pub(super) fn time_column(self) -> &'static str {
+        match self {
+            Self::Events => "timestamp",
+            Self::DeadLetters => "dead_lettered_at",
+            Self::Ledger => "minute",
+        }
+    }
+
+    /// [`Record::fingerprint`] of a row.
+    pub(super) fn fingerprint_sql(self) -> &'static str {
+        match self {
+            Self::Events => "xxh3(toString(event_id))",
+            Self::DeadLetters => "toUInt64(toUnixTimestamp64Milli(dead_lettered_at)) + raw_offset",
+            Self::Ledger => "toUInt64(toUnixTimestamp64Milli(recorded_at)) + sum",
         }
     }
 
@@ -97,6 +115,26 @@ pub enum Record {
 }
 
 impl Record {
+    /// Tells whether a row is of this record, where their positions agree.
+    pub(super) fn fingerprint(&self) -> u64 {
+        match self {
+            Self::Event(record) => event_hash(&record.event.event_id),
+            Self::DeadLetter(row) => stored_moment(row.at).cast_unsigned().wrapping_add(row.raw_offset),
+            Self::Ledger(record) => {
+                stored_moment(record.recorded_at).cast_unsigned().wrapping_add(record.sum)
+            }
+        }
+    }
+
+    /// When the system took in what it tells, UTC epoch milliseconds; 0 where nobody knows.
+    pub(super) fn accepted_at(&self) -> i64 {
+        match self {
+            Self::Event(record) => record.event.received_at,
+            Self::DeadLetter(row) => row.received_at,
+            Self::Ledger(record) => record.recorded_at,
+        }
+    }
+
     /// When it was, UTC epoch milliseconds: what the table is partitioned by.
     pub(super) fn moment(&self) -> i64 {
         match self {
@@ -114,7 +152,7 @@ impl Record {
     target.table(),
     column.map(|column| format!(" (column {column})")).unwrap_or_default()
 )]
-pub(super) struct Unreadable {
+pub struct Unreadable {
     target: Target,
     offset: u64,
     /// Where its JSON is wrong. The parser's own words may quote the record.

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::beginning::beginning;
 use super::block::Block;
-use super::insert::{AppGone, Attempt, Origin, insert};
-use super::intent::{FIRST_EPOCH, Intent, SPLIT_RULE};
+use super::insert::{AppGone, Attempt, Inserted, Origin, insert};
+use super::intent::{FIRST_EPOCH, Intent, Noted, SPLIT_RULE, standing};
 use super::lag::Positions;
 use super::partition::Partition;
 use super::replay::{NotReproduced, planned_block};
-use super::{LoadError, Loader};
+use super::{LoadError, Loader, window};
+use crate::config::App;
 use crate::failpoint::{self, Point};
 use crate::log::{
     Assigned, Commit, Committed, Consumer, LogRecord, Polled, ReadLimits, TopicInfo, TopicPartition,
@@ -32,12 +34,21 @@ pub(super) struct Session<'a> {
     consumer: Box<dyn Consumer>,
     partitions: BTreeMap<TopicPartition, Partition>,
     loaded: bool,
+    /// Whether the tables were seen to remember their inserts for long enough.
+    windows: Windows,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Windows {
+    Unseen,
+    LargeEnough,
 }
 
 /// A block whose time has come.
 struct Due {
     of: TopicPartition,
     topic: TopicInfo,
+    epoch: u32,
     block: Block,
 }
 
@@ -73,7 +84,14 @@ impl<'a> Session<'a> {
         let topic = loader.topic(&loader.configured()?.config)?;
         let joined = loader.log.subscribe(&loader.group(), &[topic]).await;
         let consumer = joined.map_err(loader.log_error("join its group"))?;
-        Ok(Self { loader, positions, consumer, partitions: BTreeMap::new(), loaded: false })
+        Ok(Self {
+            loader,
+            positions,
+            consumer,
+            partitions: BTreeMap::new(),
+            loaded: false,
+            windows: Windows::Unseen,
+        })
     }
 
     /// Whether anything was loaded, so that the failure that ended the session is a new one.
@@ -121,12 +139,17 @@ impl<'a> Session<'a> {
         let Assigned { partition: of, topic, committed } = assigned;
         let Committed { offset, metadata } = match committed {
             Some(committed) => committed,
-            None => beginning(self.loader, &of).await?,
+            None => unknown_position(self.loader, self.positions, &of).await?,
         };
         self.positions.set(&of, offset);
-        let mut partition = Partition::new(self.loader.target, topic, offset);
-        if !metadata.is_empty() {
-            self.finish(&of, &mut partition, &metadata).await?;
+        let mut partition = Partition::new(self.loader.target, topic, offset, FIRST_EPOCH);
+        match metadata.parse() {
+            Ok(Noted::Standing { epoch }) => partition.epoch = epoch,
+            Ok(Noted::Begun(intent)) => self.finish(&of, &mut partition, intent).await?,
+            Err(reason) => {
+                self.report_stop(&of, &reason);
+                partition.stopped = true;
+            }
         }
         self.consumer.seek(&of, partition.next).await.map_err(self.loader.log_error("find its position"))?;
         tracing::info!(app = %self.loader.app, partition = %of, offset = partition.next, "loading a partition");
@@ -140,9 +163,11 @@ impl<'a> Session<'a> {
         &mut self,
         of: &TopicPartition,
         partition: &mut Partition,
-        metadata: &str,
+        intent: Intent,
     ) -> Result<(), End> {
-        let (intent, block) = match planned_block(self.loader, of, partition.next, metadata).await {
+        let epoch = intent.epoch;
+        partition.epoch = epoch;
+        let block = match planned_block(self.loader, of, partition.next, intent).await {
             Ok(planned) => planned,
             Err(NotReproduced::Log { source }) => {
                 return Err(self.loader.log_error("read a block again")(source).into());
@@ -153,14 +178,18 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
         };
-        let origin = Origin { topic: &partition.topic, partition: of, epoch: intent.epoch };
+        let origin = Origin { topic: &partition.topic, partition: of, epoch };
         failpoint::reach(Point::LoadFound).await.map_err(self.loader.log_error("repeat a block"))?;
-        insert(self.loader, origin, &block, Attempt::Repeat).await?;
+        let inserted = insert(self.loader, origin, &block, Attempt::Repeat).await?;
         failpoint::reach(Point::LoadRepeated).await.map_err(self.loader.log_error("finish a block"))?;
-        self.commit(vec![done(of, &block)], "commit a finished block").await?;
+        self.commit(vec![ended(of, epoch, &block, inserted)], "commit a finished block").await?;
         failpoint::reach(Point::LoadFinished).await.map_err(self.loader.log_error("go on behind a block"))?;
-        self.positions.set(of, block.range.end);
-        partition.next = block.range.end;
+        match inserted {
+            Inserted::Stored => partition.next = block.range.end,
+            // What is behind it is read anew, so nothing is kept of it.
+            Inserted::TooLarge => partition.give_up(&block),
+        }
+        self.positions.set(of, partition.next);
         Ok(())
     }
 
@@ -196,7 +225,7 @@ impl<'a> Session<'a> {
             if due.is_empty() {
                 return Ok(());
             }
-            self.load(&due).await?;
+            self.load(due).await?;
         }
     }
 
@@ -206,33 +235,69 @@ impl<'a> Session<'a> {
         let full = waiting >= limits.buffer_bytes_max;
         let due = |(of, partition): (&TopicPartition, &mut Partition)| {
             let block = if full || partition.is_due(limits) { partition.cut(limits) } else { None };
-            Some(Due { of: of.clone(), topic: partition.topic.clone(), block: block? })
+            Some(Due {
+                of: of.clone(),
+                topic: partition.topic.clone(),
+                epoch: partition.epoch,
+                block: block?,
+            })
         };
         self.partitions.iter_mut().filter_map(due).collect()
     }
 
     /// The protocol. The intents are durable before any insert begins, and every insert is answered before its
     /// end is committed.
-    async fn load(&mut self, due: &[Due]) -> Result<(), End> {
+    async fn load(&mut self, due: Vec<Due>) -> Result<(), End> {
         let app = self.loader.configured()?;
+        self.check_windows(&app).await?;
         let schema_hash = &app.config.storage.schema_hash;
-        let intents = due.iter().map(|due| intended(&due.of, &due.block, schema_hash)).collect();
+        let intents = due.iter().map(|due| due.intended(schema_hash)).collect();
         failpoint::reach(Point::LoadCut).await.map_err(self.loader.log_error("plan blocks"))?;
         self.commit(intents, "commit its intents").await?;
         failpoint::reach(Point::LoadIntended).await.map_err(self.loader.log_error("insert blocks"))?;
 
-        let inserts = due.iter().map(|Due { of, topic, block }| {
-            let origin = Origin { topic, partition: of, epoch: FIRST_EPOCH };
+        let inserts = due.iter().map(|Due { of, topic, epoch, block }| {
+            let origin = Origin { topic, partition: of, epoch: *epoch };
             insert(self.loader, origin, block, Attempt::First)
         });
-        join_all(inserts).await.into_iter().collect::<Result<(), AppGone>>()?;
+        let inserted = join_all(inserts).await.into_iter().collect::<Result<Vec<Inserted>, AppGone>>()?;
 
         failpoint::reach(Point::LoadInserted).await.map_err(self.loader.log_error("commit blocks"))?;
-        let ends = due.iter().map(|due| done(&due.of, &due.block)).collect();
+        let ends = due.iter().zip(&inserted).map(|(due, inserted)| due.ended(*inserted)).collect();
         self.commit(ends, "commit loaded blocks").await?;
         failpoint::reach(Point::LoadCommitted).await.map_err(self.loader.log_error("go on"))?;
-        due.iter().for_each(|due| self.positions.set(&due.of, due.block.range.end));
+        due.into_iter().zip(inserted).for_each(|(due, inserted)| self.settle(due, inserted));
         self.loaded = true;
+        Ok(())
+    }
+
+    fn settle(&mut self, due: Due, inserted: Inserted) {
+        let Some(partition) = self.partitions.get_mut(&due.of) else { return };
+        match inserted {
+            Inserted::Stored => {
+                self.positions.set(&due.of, due.block.range.end);
+                partition.stored(&due.block);
+            }
+            Inserted::TooLarge => {
+                tracing::warn!(partition = %due.of, rows = due.block.rows(), "a block needs too much memory; it is planned anew, half as large");
+                partition.take_back(due.block);
+            }
+        }
+    }
+
+    /// Before the first insert of a session. While ClickHouse does not answer it is asked before the next one again.
+    async fn check_windows(&mut self, app: &App) -> Result<(), LoadError> {
+        if self.windows == Windows::LargeEnough {
+            return Ok(());
+        }
+        match window::check(self.loader, app).await {
+            Ok(Ok(())) => self.windows = Windows::LargeEnough,
+            Ok(Err(source)) => return Err(LoadError::Window { app: self.loader.app.clone(), source }),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(app = %self.loader.app, error, "cannot see how many inserts the tables remember; let the account read `system.tables`");
+            }
+        }
         Ok(())
     }
 
@@ -241,25 +306,43 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where a group stands that never committed anything.
-async fn beginning(loader: &Loader, of: &TopicPartition) -> Result<Committed, LoadError> {
+/// What the log does not know. The lag is shown from the start of what is there until ClickHouse answers.
+async fn unknown_position(
+    loader: &Loader,
+    positions: &Positions,
+    of: &TopicPartition,
+) -> Result<Committed, End> {
     let watermarks = loader.log.watermarks(of).await.map_err(loader.log_error("find the start"))?;
-    Ok(Committed { offset: watermarks.low, metadata: String::new() })
+    positions.set(of, watermarks.low);
+    beginning(loader, of, watermarks).await
 }
 
-fn intended(of: &TopicPartition, block: &Block, schema_hash: &str) -> Commit {
-    let intent = Intent {
-        end: block.range.end,
-        rows: block.rows(),
-        id_sum: block.id_sum(),
-        schema_hash: schema_hash.to_owned(),
-        split_rule: SPLIT_RULE,
-        epoch: FIRST_EPOCH,
+impl Due {
+    fn intended(&self, schema_hash: &str) -> Commit {
+        let Self { of, epoch, block, .. } = self;
+        let intent = Intent {
+            end: block.range.end,
+            rows: block.rows(),
+            id_sum: block.id_sum(),
+            schema_hash: schema_hash.to_owned(),
+            split_rule: SPLIT_RULE,
+            epoch: *epoch,
+        };
+        let committed = Committed { offset: block.range.start, metadata: intent.to_string() };
+        Commit { of: of.clone(), committed }
+    }
+
+    fn ended(&self, inserted: Inserted) -> Commit {
+        ended(&self.of, self.epoch, &self.block, inserted)
+    }
+}
+
+/// Where the partition stands behind an insert. One that was too large takes its intent back: what comes there next is
+/// another block, in another epoch, so that no token is used for two.
+fn ended(of: &TopicPartition, epoch: u32, block: &Block, inserted: Inserted) -> Commit {
+    let (offset, epoch) = match inserted {
+        Inserted::Stored => (block.range.end, epoch),
+        Inserted::TooLarge => (block.range.start, epoch + 1),
     };
-    let committed = Committed { offset: block.range.start, metadata: intent.to_string() };
-    Commit { of: of.clone(), committed }
-}
-
-fn done(of: &TopicPartition, block: &Block) -> Commit {
-    Commit { of: of.clone(), committed: Committed { offset: block.range.end, metadata: String::new() } }
+    Commit { of: of.clone(), committed: Committed { offset, metadata: standing(epoch) } }
 }

@@ -2,18 +2,22 @@
 
 use clickhouse::error::Error as ClientError;
 
+const QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING: u32 = 216;
+const MEMORY_LIMIT_EXCEEDED: u32 = 241;
+
 /// Codes after which the same request may succeed: limits of memory, time, parts or connections; a server that
 /// is starting, stopping or read-only for now; a broken connection to a replica or to Keeper.
 const PASSING: &[u32] = &[
-    3,   // UNEXPECTED_END_OF_FILE: a body cut short
-    159, // TIMEOUT_EXCEEDED
-    164, // READONLY
-    202, // TOO_MANY_SIMULTANEOUS_QUERIES
-    203, // NO_FREE_CONNECTION
-    209, // SOCKET_TIMEOUT
-    210, // NETWORK_ERROR
-    236, // ABORTED: shutting down
-    241, // MEMORY_LIMIT_EXCEEDED
+    3,                                     // UNEXPECTED_END_OF_FILE: a body cut short
+    159,                                   // TIMEOUT_EXCEEDED
+    164,                                   // READONLY
+    202,                                   // TOO_MANY_SIMULTANEOUS_QUERIES
+    203,                                   // NO_FREE_CONNECTION
+    209,                                   // SOCKET_TIMEOUT
+    210,                                   // NETWORK_ERROR
+    QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, // an earlier attempt of the same insert has not ended
+    236,                                   // ABORTED: shutting down
+    MEMORY_LIMIT_EXCEEDED,
     242, // TABLE_IS_READ_ONLY
     243, // NOT_ENOUGH_SPACE
     252, // TOO_MANY_PARTS
@@ -81,6 +85,16 @@ impl StoreError {
             Self::Refused { code, .. } if PASSING.contains(code) => Failure::Overloaded,
             Self::Refused { .. } | Self::Answer { .. } => Failure::Permanent,
         }
+    }
+
+    /// Whether the request needs more memory than there is: a smaller one may succeed.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Refused { code: MEMORY_LIMIT_EXCEEDED, .. })
+    }
+
+    /// Whether a statement of the same id has not ended.
+    pub(super) fn is_still_running(&self) -> bool {
+        matches!(self, Self::Refused { code: QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, .. })
     }
 
     /// Whether the same request may succeed later without a change of anything.

@@ -21,6 +21,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
     ("max_insert_threads", "1"),
     ("input_format_parallel_parsing", "0"),
+    // More than `Limits::months_max`, whatever the account's profile says.
+    ("max_partitions_per_insert_block", "100"),
     ("max_insert_block_size", "1048576"),
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "1073741824"),
@@ -42,7 +44,8 @@ pub struct Insert<'a> {
     pub table: &'a str,
     /// Columns, in the order of the encoded values.
     pub columns: &'a [String],
-    /// The same token twice is one insert.
+    /// The same token twice is one insert. Also its query id: a repeat is refused for now while an earlier attempt
+    /// still runs, so that the answer to a repeat says that no other is underway.
     pub token: &'a str,
     /// Rows in `RowBinary`.
     pub rows: Bytes,
@@ -57,6 +60,7 @@ impl ClickHouse {
         }
         let mut request = request
             .with_setting("insert_deduplication_token", insert.token)
+            .with_setting("query_id", insert.token)
             .with_timeouts(Some(INSERT_TIME_MAX), Some(INSERT_TIME_MAX))
             .buffered_with_capacity(CHUNK_BYTES_MAX);
         let sent = async {

@@ -41,6 +41,16 @@ impl Default for QueryLimits {
 }
 
 impl ClickHouse {
+    /// Whether no statement of that id runs any more: one of the same id is refused until then.
+    pub async fn has_ended(&self, query_id: &str) -> Result<bool, StoreError> {
+        let asked = self.client().query_raw("SELECT 1").with_setting("query_id", query_id).execute().await;
+        match asked.map_err(StoreError::from_client) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_still_running() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All rows of an answer, as the columns' names and values say (`FORMAT JSONEachRow`; 64-bit integers are
     /// numbers, decimals are text). Dropping the future closes the connection, which cancels the query.
     pub async fn rows<T: DeserializeOwned>(

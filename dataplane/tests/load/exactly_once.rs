@@ -176,6 +176,8 @@ async fn gaps_in_the_offsets_are_harmless() {
 async fn while_clickhouse_is_away_the_lag_is_seen_to_grow() {
     let fixture = Fixture::new("once_away").await;
     fixture.push(0..EVENTS);
+    fixture.log.plant(0, 0, "");
+    fixture.log.plant(1, 0, "");
     let cancel = CancellationToken::new();
     let nobody = engine::store_at("http://127.0.0.1:9");
     let running = tokio::spawn(load::run(fixture.loader(nobody), cancel.clone()));

@@ -139,6 +139,16 @@ impl Fixture {
         self.metrics.load_inserts.with_label_values(&["default/shop", self.target.table(), outcome]).get()
     }
 
+    /// Value of `load_findings_total` for a finding.
+    pub(crate) fn findings(&self, finding: &str) -> u64 {
+        self.metrics.load_findings.with_label_values(&["default/shop", self.target.table(), finding]).get()
+    }
+
+    /// The topic is deleted and another of its name is made.
+    pub(crate) fn make_topic_anew(&mut self) {
+        self.log = ScriptedLog::new(&topic(self.target.topic()).name, PARTITIONS);
+    }
+
     pub(crate) fn stopped_partitions(&self) -> i64 {
         self.metrics.load_stopped_partitions.with_label_values(&["default/shop", self.target.table()]).get()
     }

@@ -76,6 +76,11 @@ impl ScriptedLog {
         self.committed.send_modify(|all| drop(all.insert(partition, committed)));
     }
 
+    /// Forgets where the group stands, as a log does with an idle one.
+    pub(crate) fn forget(&self) {
+        self.committed.send_modify(BTreeMap::clear);
+    }
+
     /// Where the group stands.
     pub(crate) fn committed(&self, partition: u32) -> Option<Committed> {
         self.committed.borrow().get(&partition).cloned()
@@ -83,13 +88,12 @@ impl ScriptedLog {
 
     /// Waits until the group stands there with nothing begun.
     pub(crate) async fn loaded_up_to(&self, partition: u32, offset: u64) {
-        self.wait(|all| all.get(&partition).is_some_and(|c| c.offset == offset && c.metadata.is_empty()))
-            .await;
+        self.wait(|all| all.get(&partition).is_some_and(|c| c.offset == offset && !is_begun(c))).await;
     }
 
     /// Waits until an intent stands in a partition.
     pub(crate) async fn intended(&self, partition: u32) {
-        self.wait(|all| all.get(&partition).is_some_and(|c| !c.metadata.is_empty())).await;
+        self.wait(|all| all.get(&partition).is_some_and(is_begun)).await;
     }
 
     async fn wait(&self, reached: impl FnMut(&BTreeMap<u32, Committed>) -> bool) {
@@ -122,6 +126,11 @@ impl ScriptedLog {
             CommitFate::Crash => Err(LogError::Closed),
         }
     }
+}
+
+/// Whether an intent stands there; a version and an epoch are none.
+fn is_begun(committed: &Committed) -> bool {
+    committed.metadata.split(';').count() > 2
 }
 
 /// The log as the loader sees it.

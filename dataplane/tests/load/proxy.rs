@@ -17,6 +17,10 @@ pub(crate) enum Fault {
     CutBody,
     /// The answer is an exception that tells nothing, though the insert happened.
     FailAnswer,
+    /// Nothing is carried out; the answer is that there is too little memory.
+    OutOfMemory,
+    /// ClickHouse carries it out; the answer is that there is too little memory.
+    StoredButOutOfMemory,
     /// Nothing is carried out, the connection ends at once.
     Refuse,
 }
@@ -69,6 +73,14 @@ impl Proxy {
     }
 }
 
+const NETWORK_ERROR: &str = "Code: 210. DB::NetException: I/O error (NETWORK_ERROR)";
+const OUT_OF_MEMORY: &str = "Code: 241. DB::Exception: Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED)";
+
+fn answer(body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 500 Error\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
+}
+
 async fn connection(
     mut client: TcpStream,
     upstream: String,
@@ -93,6 +105,11 @@ async fn connection(
                         let _cut = server.write_all(&chunk[..count * 3 / 4]).await;
                         return;
                     }
+                    Some(Fault::OutOfMemory) if chunk.ends_with(b"0\r\n\r\n") => {
+                        let _lost = client.write_all(&answer(OUT_OF_MEMORY)).await;
+                        return;
+                    }
+                    Some(Fault::OutOfMemory) => continue,
                     _ => {}
                 }
                 if server.write_all(chunk).await.is_err() {
@@ -104,9 +121,11 @@ async fn connection(
                 match fault {
                     Some(Fault::LoseAnswer) => return,
                     Some(Fault::FailAnswer) => {
-                        let body = "Code: 210. DB::NetException: I/O error (NETWORK_ERROR)";
-                        let answer = format!("HTTP/1.1 500 Error\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-                        let _lost = client.write_all(answer.as_bytes()).await;
+                        let _lost = client.write_all(&answer(NETWORK_ERROR)).await;
+                        return;
+                    }
+                    Some(Fault::StoredButOutOfMemory) => {
+                        let _lost = client.write_all(&answer(OUT_OF_MEMORY)).await;
                         return;
                     }
                     _ => {}

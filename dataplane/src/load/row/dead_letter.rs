@@ -38,11 +38,11 @@ pub struct DeadLetterRow {
     detail: String,
     event_id: Option<Uuid>,
     event_type: String,
-    received_at: i64,
+    pub(in crate::load) received_at: i64,
     minute: i64,
     replay: u32,
     raw_partition: u32,
-    raw_offset: u64,
+    pub(in crate::load) raw_offset: u64,
     record: Box<str>,
     bytes: String,
 }
