@@ -50,10 +50,7 @@ pub struct Options {
     pub append_max: Duration,
     /// What a member of a group fetches ahead, in KiB.
     pub prefetch_kilobytes: u32,
-    /// The member's name that outlives it: one that comes back within `session_max` gets its partitions back
-    /// without a rebalance. One process at a time may have it.
-    pub instance_id: Option<String>,
-    /// How long the group waits for a member that is silent.
+    /// How long the group waits for a member that is silent, one that died without a word too.
     pub session_max: Duration,
     /// How long a member may work between two calls of `next`.
     pub batch_max: Duration,
@@ -68,8 +65,7 @@ impl Default for Options {
             linger: Duration::from_millis(2),
             append_max: Duration::from_secs(20),
             prefetch_kilobytes: 16 * 1024,
-            instance_id: None,
-            session_max: Duration::from_secs(30),
+            session_max: Duration::from_secs(15),
             batch_max: Duration::from_secs(300),
             metadata_interval: Duration::from_secs(30),
         }
@@ -127,8 +123,7 @@ impl KafkaLog {
     }
 
     fn joining(&self, group: &str) -> Joining {
-        let Options { prefetch_kilobytes, instance_id, session_max, batch_max, metadata_interval, .. } =
-            &self.options;
+        let Options { prefetch_kilobytes, session_max, batch_max, metadata_interval, .. } = &self.options;
         let mut config = self.base.clone();
         config
             .set("group.id", group)
@@ -136,6 +131,7 @@ impl KafkaLog {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
+            // Never with `group.instance.id`: see "Workers join their groups anew" in ARCHITECTURE.md.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", milliseconds(*session_max))
             .set("heartbeat.interval.ms", milliseconds(*session_max / 10))
@@ -144,9 +140,6 @@ impl KafkaLog {
             // A fetch that waits keeps seeks and new partitions waiting.
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", prefetch_kilobytes.to_string());
-        if let Some(instance_id) = instance_id {
-            config.set("group.instance.id", instance_id);
-        }
         Joining {
             group: Arc::from(group),
             config,

@@ -72,7 +72,7 @@ pub struct WorkerArgs {
     #[arg(long, env = pod::ENV_DATA_DIR, value_name = "DIR", default_value = pod::DATA_DIR)]
     pub data_dir: PathBuf,
     /// Seconds after which the group gives the partitions of a silent worker to others.
-    #[arg(long, env = "MILLRACE_KAFKA_SESSION_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1800))]
+    #[arg(long, env = "MILLRACE_KAFKA_SESSION_SECONDS", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=1800))]
     pub kafka_session_seconds: u64,
 }
 
@@ -119,11 +119,11 @@ impl IngestArgs {
 }
 
 impl WorkerArgs {
-    /// The settings. A worker comes back under its old name, so its groups wait for it instead of rebalancing twice.
+    /// The settings.
     pub fn settings(self) -> Cluster {
         let Self { place, kafka, clickhouse_url, data_dir, kafka_session_seconds } = self;
         let session_max = Duration::from_secs(kafka_session_seconds);
-        let options = Options { instance_id: Some(place.pod.clone()), session_max, ..Options::default() };
+        let options = Options { session_max, ..Options::default() };
         let log = open_log(kafka, place.pod.clone(), options);
         place.cluster(Duty::Worker { log, clickhouse_url, data_dir })
     }

@@ -76,6 +76,12 @@ impl Bench {
         KafkaLog::open(&self.settings, options, Arc::clone(&self.metrics)).unwrap()
     }
 
+    /// The same, under the name of a pod.
+    pub(crate) fn open_as(&self, pod: &str, options: Options) -> Arc<KafkaLog> {
+        let settings = Settings { client_id: pod.to_owned(), ..self.settings.clone() };
+        KafkaLog::open(&settings, options, Arc::clone(&self.metrics)).unwrap()
+    }
+
     pub(crate) fn options(&self) -> Options {
         self.options.clone()
     }

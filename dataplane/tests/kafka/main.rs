@@ -11,6 +11,7 @@ mod broker_dies;
 mod groups;
 mod members;
 mod process;
+mod rebalances;
 #[path = "../log/records.rs"]
 mod records;
 mod throughput;

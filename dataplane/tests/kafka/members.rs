@@ -1,12 +1,13 @@
 //! Members that share a group: what is taken away is told first, and nothing more is committed for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_dataplane::log::kafka::Options;
 use millrace_dataplane::log::{Consumer, GroupHandle, Log, LogError, Polled, ReadLimits, Transaction};
 
-use crate::bench::{Bench, LONG, assert_error, at, events, limits, own, position, record, take};
+use crate::bench::{Bench, LONG, assert_error, at, events, limits, own, position, record};
 
 fn wait(time: Duration) -> ReadLimits {
     ReadLimits { wait_max: time, ..limits(10) }
@@ -76,6 +77,8 @@ async fn a_member_that_was_at_work_for_too_long_has_lost_its_place() {
     let is_fenced = |error: &LogError| matches!(error, LogError::Fenced { id } if *id == own("g"));
     assert_error(transactor.commit(moves(1, stale)).await, is_fenced);
     assert_error(zombie.commit(vec![position(1, 7, "no")]).await, is_fenced);
+    // What it is to the group by now is nobody, and from nobody the brokers would take positions unseen.
+    assert_error(transactor.commit(moves(1, zombie.group())).await, is_fenced);
     assert!(bench.values(0).await.is_empty(), "what the brokers refused was undone");
     heir.commit(vec![position(1, 1, "")]).await.unwrap();
     // One by one or together: the group may have asked for one of them before it gave the member up.
@@ -89,18 +92,67 @@ async fn a_member_that_was_at_work_for_too_long_has_lost_its_place() {
 }
 
 #[tokio::test]
-async fn a_member_with_a_name_of_its_own_gets_its_partitions_back_without_a_rebalance() {
+async fn what_a_member_leaves_behind_is_taken_over_at_once() {
     let bench = Bench::new().await;
-    let named = |name: &str| bench.open(Options { instance_id: Some(name.to_owned()), ..bench.options() });
-    let log = named("worker-0");
-    let mut first = log.subscribe(&own("g"), &[Arc::from(events())]).await.unwrap();
-    assert!(matches!(first.next(wait(LONG)).await.unwrap(), Polled::Assigned(given) if given.len() == 2));
-    bench.append(0, "a").await;
-    assert_eq!(take(&mut first, 1).await.1, ["a"]);
-    // The same name again: the older process is fenced, as it must be.
-    let mut again = named("worker-0").subscribe(&own("g"), &[Arc::from(events())]).await.unwrap();
-    assert!(matches!(again.next(wait(LONG)).await.unwrap(), Polled::Assigned(given) if given.len() == 2));
-    let fenced = first.commit(vec![position(0, 1, "")]).await;
-    assert_error(fenced, |error| matches!(error, LogError::Fenced { .. }));
-    again.commit(vec![position(0, 1, "")]).await.unwrap();
+    let (first, _) = bench.join(&own("g")).await;
+    let left = Instant::now();
+    drop(first);
+    let (_, given) = bench.join(&own("g")).await;
+    assert_eq!(given.len(), 2);
+    let session_max = bench.options().session_max;
+    assert!(left.elapsed() < session_max, "the group waited for who had left: {:?}", left.elapsed());
+}
+
+#[tokio::test]
+async fn a_member_at_work_commits_though_the_group_moves_on_meanwhile() {
+    let bench = Bench::new().await;
+    let (mut first, _) = bench.join(&own("g")).await;
+    let mut transactor = bench.log().transactor(&own("t")).await.unwrap();
+    let begun_with = first.group();
+    let mut second = bench.log().subscribe(&own("g"), &[Arc::from(events())]).await.unwrap();
+    // The second is a member: the group is another one now, and the first has heard nothing of it.
+    assert!(matches!(second.next(wait(LONG)).await.unwrap(), Polled::Assigned(given) if given.is_empty()));
+    transactor.commit(moves(0, begun_with)).await.unwrap();
+    first.commit(vec![position(1, 1, "kept")]).await.unwrap();
+    let (lost, given) = share(&mut first, &mut second).await;
+    assert_eq!(lost, given, "it gives up its share when it looks, and not before");
+}
+
+/// What a member holds, as it is told.
+fn note(held: &mut BTreeSet<u32>, polled: Polled) {
+    match polled {
+        Polled::Assigned(assigned) => held.extend(assigned.iter().map(|one| one.partition.partition)),
+        Polled::Revoked(revoked) => held.retain(|held| revoked.iter().all(|of| of.partition != *held)),
+        Polled::Records(..) | Polled::Idle => {}
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_ends_while_the_group_makes_room_for_another_leaves_no_partition_to_nobody() {
+    let bench = Bench::new().await;
+    let topic: Arc<str> = own("twelve").into();
+    bench.ensure(&[crate::bench::topic(&topic, 12)]).await;
+    // Each with clients of its own, as pods have.
+    let join =
+        async || bench.open(bench.options()).subscribe(&own("g"), &[Arc::clone(&topic)]).await.unwrap();
+    let mut first = join().await;
+    assert!(matches!(first.next(wait(LONG)).await.unwrap(), Polled::Assigned(given) if given.len() == 12));
+    let mut second = join().await;
+    // The first is at work and hears of nothing. The group has decided what it will give to the second, and waits for
+    // the first to let go of it.
+    assert!(matches!(second.next(wait(LONG)).await.unwrap(), Polled::Assigned(given) if given.is_empty()));
+    drop(first);
+    let mut again = join().await;
+    let mut held = [BTreeSet::new(), BTreeSet::new()];
+    let all = async {
+        while held[0].union(&held[1]).count() < 12 {
+            let turn = wait(Duration::from_millis(50));
+            let (one, other) = tokio::join!(again.next(turn), second.next(turn));
+            note(&mut held[0], one.unwrap());
+            note(&mut held[1], other.unwrap());
+        }
+    };
+    let in_time = tokio::time::timeout(LONG, all).await;
+    assert!(in_time.is_ok(), "{held:?}");
+    assert!(held[0].is_disjoint(&held[1]), "{held:?}");
 }

@@ -25,11 +25,14 @@ use crate::bench::{Bench, LONG, limits, own};
 
 const RAW_PARTITIONS: u32 = 2;
 
-fn app_config(app: &AppId) -> AppConfig {
+fn app_config(app: &AppId, raw_partitions: u32) -> AppConfig {
     let topics = TopicKind::ALL.map(|kind| Topic {
         kind,
         name: own(&kind.to_string()),
-        partitions: if kind == TopicKind::EventsRaw { RAW_PARTITIONS } else { 1 },
+        partitions: match kind {
+            TopicKind::EventsRaw | TopicKind::Seen => raw_partitions,
+            _ => 1,
+        },
         retention_ms: 7 * 86_400_000,
         retention_bytes: None,
     });
@@ -70,24 +73,29 @@ fn app_config(app: &AppId) -> AppConfig {
 }
 
 /// An App whose topics are on the broker.
-struct World {
-    bench: Bench,
-    app: AppId,
-    config: Current,
-    folder: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) bench: Bench,
+    pub(crate) app: AppId,
+    pub(crate) config: Current,
+    pub(crate) folder: tempfile::TempDir,
+    raw_partitions: u32,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with_raw_partitions(RAW_PARTITIONS).await
+    }
+
+    pub(crate) async fn with_raw_partitions(raw_partitions: u32) -> Self {
         let bench = Bench::new().await;
         let mark = Uuid::new_v4().simple().to_string();
         let app = AppId::new("default", &format!("shop-{}", &mark[..12])).unwrap();
-        let config = app_config(&app);
+        let config = app_config(&app, raw_partitions);
         bench.ensure(&config.topics).await;
         let keys = PrivacyKeys { epoch: 1, hash: Secret::new([0; 32]), encrypt: Secret::new([0; 64]) };
         let config = Config::build(vec![(config, keys)], Vec::new(), Secret::new(Vec::new())).unwrap();
         let config = Arc::new(ArcSwap::from_pointee(config));
-        Self { bench, app, config, folder: tempfile::tempdir().unwrap() }
+        Self { bench, app, config, folder: tempfile::tempdir().unwrap(), raw_partitions }
     }
 
     fn raw(&self, id: Uuid) -> NewRecord {
@@ -100,7 +108,7 @@ impl World {
             },
             "origin": {"instance": "test", "minute": now / 60_000},
         });
-        let partition = partition_of(id.as_bytes(), RAW_PARTITIONS);
+        let partition = partition_of(id.as_bytes(), self.raw_partitions);
         NewRecord {
             to: TopicPartition { topic: own(&TopicKind::EventsRaw.to_string()).into(), partition },
             key: Bytes::copy_from_slice(id.as_bytes()),
@@ -108,7 +116,7 @@ impl World {
         }
     }
 
-    async fn send(&self, ids: &[Uuid]) {
+    pub(crate) async fn send(&self, ids: &[Uuid]) {
         self.bench.log().append(ids.iter().map(|id| self.raw(*id)).collect()).await.unwrap();
     }
 
@@ -124,7 +132,7 @@ impl World {
         }
     }
 
-    async fn processed(&self) -> Vec<Uuid> {
+    pub(crate) async fn processed(&self) -> Vec<Uuid> {
         let of = TopicPartition { topic: own(&TopicKind::EventsProcessed.to_string()).into(), partition: 0 };
         let mut records: Vec<LogRecord> = Vec::new();
         loop {

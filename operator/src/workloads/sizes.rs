@@ -73,7 +73,7 @@ pub fn size(role: Role, installation: &Sizes, app: Option<&DataplaneSpec>) -> Si
     };
     let count = match autoscaling.filter(|_| spill.is_none()) {
         Some(autoscaling) => Count::ByLoad(autoscaling),
-        None => Count::Fixed(replicas.unwrap_or(replicas_default(role))),
+        None => Count::Fixed(replicas.unwrap_or(REPLICAS)),
     };
     let levels = [above.resources, below.resources].into_iter().flatten().collect::<Vec<_>>();
     let volume = match role {
@@ -84,15 +84,6 @@ pub fn size(role: Role, installation: &Sizes, app: Option<&DataplaneSpec>) -> Si
         Role::Gateway => None,
     };
     Size { count, resources: resources(role, &levels), volume }
-}
-
-/// One worker unless somebody says otherwise: a second one may leave the partitions it takes over untouched until one of
-/// the two starts again (CHANGELOG, "Known limits").
-fn replicas_default(role: Role) -> u32 {
-    match role {
-        Role::Ingest | Role::Gateway => REPLICAS,
-        Role::Worker => 1,
-    }
 }
 
 fn said(
@@ -236,7 +227,7 @@ mod tests {
         let app = of_app(json!({"placement": "Dedicated", "gateway": {"replicas": 7}}));
         let count = |role, app| size(role, &installation, app).count;
         assert_eq!(count(Role::Ingest, None), Count::Fixed(5));
-        assert_eq!(count(Role::Worker, None), Count::Fixed(1));
+        assert_eq!(count(Role::Worker, None), Count::Fixed(2));
         assert_eq!(count(Role::Gateway, None), Count::Fixed(4));
         assert_eq!(count(Role::Gateway, Some(&app)), Count::Fixed(7));
         assert_eq!(count(Role::Ingest, Some(&app)), Count::Fixed(5));

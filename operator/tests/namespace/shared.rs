@@ -145,7 +145,7 @@ async fn a_dedicated_data_plane_stands_beside_the_shared_one_with_sizes_of_its_o
     assert_eq!(ingest["spec"]["serviceName"], "mr-big-ingest-pods");
     assert_eq!(ingest["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"], "2Gi");
     assert_eq!(world.object(Kind::Service, "mr-big-ingest-pods").unwrap()["spec"]["clusterIP"], "None");
-    assert_eq!(world.object(Kind::StatefulSet, "mr-shared-worker").unwrap()["spec"]["replicas"], 1);
+    assert_eq!(world.object(Kind::StatefulSet, "mr-shared-worker").unwrap()["spec"]["replicas"], 2);
     assert_eq!(world.resolved("big", Role::Ingest).privacy.len(), 1);
     assert_eq!(world.resolved("shared", Role::Ingest).privacy.len(), 1);
     world.cluster.remove(&key(Kind::App, "small"));

@@ -101,11 +101,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn group(&self) -> GroupHandle {
-        let metadata = self.consumer.upgrade().and_then(|consumer| consumer.group_metadata());
-        let inner = metadata.map(|metadata| {
-            Arc::new(Membership { metadata, held: Arc::clone(&self.held) })
-                as Arc<dyn std::any::Any + Send + Sync>
-        });
-        GroupHandle { name: Arc::clone(&self.group), inner }
+        let membership = Membership { consumer: Weak::clone(&self.consumer), held: Arc::clone(&self.held) };
+        GroupHandle { name: Arc::clone(&self.group), inner: Some(Arc::new(membership)) }
     }
 }

@@ -44,6 +44,12 @@ pub(super) fn is_lost_membership(code: Code) -> bool {
     )
 }
 
+/// Whether the group has moved on while a position was on its way. Who is still a member, and still holds the
+/// partitions, may ask again: nobody else can have them before its next call of `next`.
+pub(super) fn is_outdated_generation(code: Code) -> bool {
+    matches!(code, Code::IllegalGeneration | Code::RebalanceInProgress | Code::StaleMemberEpoch)
+}
+
 /// Whether a newer transactor has the id.
 pub(super) fn is_fencing(code: Code) -> bool {
     matches!(

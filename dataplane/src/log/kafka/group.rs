@@ -2,7 +2,7 @@
 //! The callbacks of rebalances run here, on the thread that polls, so they run only inside of `next`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::error::{tell, unavailable};
-use super::reader::{ANSWER_MAX, number, offset, watermarks};
+use super::reader::{SETTLE_MAX, number, offset, watermarks};
 use super::topics::Topics;
 use crate::log::{Assigned, Committed, LogError, TopicPartition};
 
@@ -51,8 +51,24 @@ impl Held {
 
 /// What a [`crate::log::GroupHandle`] of this log carries.
 pub(super) struct Membership {
-    pub(super) metadata: ConsumerGroupMetadata,
+    /// The member's thread owns it; it ends with the thread.
+    pub(super) consumer: Weak<BaseConsumer<Group>>,
     pub(super) held: Arc<Held>,
+}
+
+impl Membership {
+    /// What the brokers take positions of these partitions on, as of now; `None` once one of them is no longer ours.
+    /// The group may move on at any time without taking away what is held: that waits for a call of `next`.
+    pub(super) fn proof<'a>(
+        &self,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) -> Option<ConsumerGroupMetadata> {
+        let consumer = self.consumer.upgrade()?;
+        let metadata = consumer.group_metadata()?;
+        // After the metadata: those of a member that lost its place name no member at all, and the brokers would
+        // take them without a check. It stays lost until its partitions are no longer held.
+        (!consumer.assignment_lost() && self.held.has_all(partitions)).then_some(metadata)
+    }
 }
 
 /// The context of a member's client.
@@ -96,7 +112,7 @@ impl Group {
         if given.count() == 0 {
             return Ok(Vec::new());
         }
-        let asked = consumer.committed_offsets(given.clone(), ANSWER_MAX);
+        let asked = consumer.committed_offsets(given.clone(), SETTLE_MAX);
         let committed = asked.map_err(|source| unavailable("find where the group stands", source))?;
         let mut topics = BTreeMap::new();
         let mut starts = Vec::new();

@@ -12,9 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Message, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::error::{is_lost_membership, unavailable, unavailable_code};
+use super::error::{is_lost_membership, is_outdated_generation, unavailable, unavailable_code};
 use super::group::{Group, Told};
-use super::reader::{ANSWER_MAX, number, offset, record, take_within, watermarks};
+use super::reader::{ANSWER_MAX, SETTLE_MAX, number, offset, record, take_within, watermarks};
 use crate::log::{Commit, LogError, LogRecord, Polled, ReadLimits, TopicPartition};
 use crate::metrics::Metrics;
 
@@ -26,6 +26,8 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 const SLICE: Duration = Duration::from_millis(50);
 /// Largest metadata the brokers keep beside a position.
 pub(super) const METADATA_BYTES_MAX: usize = 4096;
+/// Pause before a position is kept again that met the group while it made up its mind.
+const COMMIT_AGAIN: Duration = Duration::from_millis(20);
 /// Pause before a partition that is not yet ready is moved again.
 const SEEK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -141,18 +143,16 @@ impl Machine {
     }
 
     /// Whether the caller gave up waiting and wants something else by now.
+    /// Joining goes on all the same, unless there is no caller any more.
     fn is_asked_for_more(&mut self, requests: &Receiver<Request>) -> bool {
-        if !self.state.has_joined {
-            return false;
-        }
-        match requests.try_recv() {
-            Ok(request) => {
-                self.state.pending = Some(request);
-                true
+        if self.state.pending.is_none() {
+            match requests.try_recv() {
+                Ok(request) => self.state.pending = Some(request),
+                Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => {}
             }
-            Err(TryRecvError::Disconnected) => true,
-            Err(TryRecvError::Empty) => false,
         }
+        self.state.has_joined && self.state.pending.is_some()
     }
 
     /// Takes out of the library what is at hand; polls at least once, which keeps the membership alive.
@@ -214,8 +214,14 @@ impl Machine {
                 let partition = u32::try_from(message.partition()).unwrap_or(u32::MAX);
                 let topic = message.topic();
                 let of = TopicPartition { topic: Arc::from(topic), partition };
-                // Left over from a partition that was taken away.
-                let Some(buffer) = self.state.buffers.get_mut(&of) else { return Ok(true) };
+                let Some(buffer) = self.state.buffers.get_mut(&of) else {
+                    // Left over from a partition that was taken away; one that is ours must never lose a record.
+                    return if self.consumer.context().held.has_all(std::iter::once(&of)) {
+                        Err(unavailable_code("give a record to its partition", Code::State))
+                    } else {
+                        Ok(true)
+                    };
+                };
                 let record = record(&message);
                 self.state.buffered_bytes += bytes(&record);
                 buffer.next = record.offset + 1;
@@ -307,11 +313,19 @@ impl Machine {
             return Err(fenced());
         }
         let list = list_of(positions)?;
-        self.consumer.commit(&list, CommitMode::Sync).map_err(|source| match source.rdkafka_error_code() {
-            Some(code) if is_lost_membership(code) => fenced(),
-            Some(code) if millrace_provision::kafka::is_unreachable(code) => LogError::UnknownOutcome,
-            _ => unavailable("keep a position", source),
-        })
+        let deadline = Instant::now() + SETTLE_MAX;
+        loop {
+            let Err(source) = self.consumer.commit(&list, CommitMode::Sync) else { return Ok(()) };
+            let may_repeat = Instant::now() < deadline && !self.consumer.assignment_lost();
+            match source.rdkafka_error_code() {
+                Some(code) if is_outdated_generation(code) && may_repeat => std::thread::sleep(COMMIT_AGAIN),
+                Some(code) if is_lost_membership(code) => return Err(fenced()),
+                Some(code) if millrace_provision::kafka::is_unreachable(code) => {
+                    return Err(LogError::UnknownOutcome);
+                }
+                _ => return Err(unavailable("keep a position", source)),
+            }
+        }
     }
 
     fn check_open(&self) -> Result<(), LogError> {

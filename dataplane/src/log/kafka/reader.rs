@@ -27,9 +27,11 @@ const FETCH_WAIT_MS: &str = "20";
 /// Longest wait without a look around.
 const SLICE: Duration = Duration::from_millis(100);
 /// Longest wait for transactions to end: their own time-out and the coordinator's pace.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether they have.
 const SETTLE_LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked who leads a partition that is about to move.
+const LEADER_LOOK: Duration = Duration::from_millis(50);
 /// How often a read begins again when retention overtakes it.
 const RESTARTS_MAX: u32 = 3;
 
@@ -131,9 +133,19 @@ pub(super) fn watermarks<C: rdkafka::consumer::ConsumerContext>(
     consumer: &BaseConsumer<C>,
     of: &TopicPartition,
 ) -> Result<Watermarks, LogError> {
-    let asked = consumer.fetch_watermarks(&of.topic, number(of), ANSWER_MAX);
-    let (low, high) = asked.map_err(|source| unavailable("find the ends of a partition", source))?;
+    let deadline = Instant::now() + ANSWER_MAX;
+    let (low, high) = loop {
+        match consumer.fetch_watermarks(&of.topic, number(of), ANSWER_MAX) {
+            Err(error) if is_moving(&error) && Instant::now() < deadline => std::thread::sleep(LEADER_LOOK),
+            asked => break asked.map_err(|source| unavailable("find the ends of a partition", source))?,
+        }
+    };
     Ok(Watermarks { low: u64::try_from(low).unwrap_or(0), high: u64::try_from(high).unwrap_or(0) })
+}
+
+/// Whether the partition has no leader yet, or has a new one that not everybody knows of.
+fn is_moving(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 /// A partition's number as the library takes it.

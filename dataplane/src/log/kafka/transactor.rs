@@ -12,7 +12,7 @@ use rdkafka::producer::Producer;
 use tokio::task::JoinHandle;
 
 use super::append::{Deliverer, Deliveries, send};
-use super::error::{Quiet, is_fencing, is_lost_membership, panicked, unavailable};
+use super::error::{Quiet, is_fencing, is_lost_membership, is_outdated_generation, panicked, unavailable};
 use super::group::Membership;
 use super::member::{check_metadata, list_of};
 use super::topics::Topics;
@@ -25,6 +25,8 @@ const TRANSACTION_MS: &str = "10000";
 const STEP_MAX: Duration = Duration::from_secs(5);
 /// Longest for a whole step with its repeats: the coordinator may have to move.
 const STEPS_MAX: Duration = Duration::from_secs(30);
+/// Pause before a transaction is begun again for a group that moved on: the leader has to say who gets what.
+const REGROUP_PAUSE: Duration = Duration::from_millis(20);
 
 /// A transactional producer.
 pub(super) struct KafkaTransactor {
@@ -49,6 +51,8 @@ enum Standing {
 enum Failure {
     /// Nothing of it is there, and the next one may begin.
     Undone(LogError),
+    /// Nothing of it is there, because the group moved on meanwhile.
+    Outdated(LogError),
     /// The producer is of no use any more.
     Final(LogError),
 }
@@ -107,7 +111,7 @@ impl KafkaTransactor {
         self.running = None;
         match outcome? {
             Ok(()) => Ok(()),
-            Err(Failure::Undone(error)) => Err(error),
+            Err(Failure::Undone(error) | Failure::Outdated(error)) => Err(error),
             Err(Failure::Final(error)) => {
                 self.standing = Standing::Ended;
                 Err(error)
@@ -154,29 +158,48 @@ impl Drop for KafkaTransactor {
 
 impl Work {
     fn carry_out(self) -> Result<(), Failure> {
-        let group = self.group()?;
+        let deadline = Instant::now() + STEPS_MAX;
+        loop {
+            match self.attempt() {
+                Err(Failure::Outdated(_)) if Instant::now() < deadline => std::thread::sleep(REGROUP_PAUSE),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<(), Failure> {
+        self.check_held()?;
         self.producer.begin_transaction().map_err(|error| self.ended("begin a transaction", error))?;
         failpoint::reach_blocking(Point::TransactionBegun)
             .map_err(|error| self.undo(Failure::Undone(error)))?;
-        self.fill(group.as_ref()).map_err(|failure| self.undo(failure))?;
+        self.fill().map_err(|failure| self.undo(failure))?;
         self.commit()
     }
 
+    /// Nothing is begun for partitions that are somebody else's by now.
+    fn check_held(&self) -> Result<(), Failure> {
+        match &self.transaction.group.inner {
+            Some(_) => self.proof().map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// What proves that positions may be kept for the group.
-    fn group(&self) -> Result<Option<Group>, Failure> {
+    fn proof(&self) -> Result<Option<ConsumerGroupMetadata>, Failure> {
         let Transaction { positions, group, .. } = &self.transaction;
         if positions.is_empty() {
             return Ok(None);
         }
-        let Some(inner) = &group.inner else {
-            return self.outsider(&group.name).map(|metadata| Some(Group::Outsider(metadata)));
-        };
+        let Some(inner) = &group.inner else { return self.outsider(&group.name).map(Some) };
         let membership = Arc::clone(inner).downcast::<Membership>().ok();
-        let is_ours = |membership: &Arc<Membership>| {
-            membership.held.has_all(positions.iter().map(|position| &position.of))
-        };
-        let fenced = || Failure::Undone(LogError::Fenced { id: group.name.to_string() });
-        membership.filter(is_ours).map(Group::Member).map(Some).ok_or_else(fenced)
+        let proof =
+            membership.and_then(|membership| membership.proof(positions.iter().map(|position| &position.of)));
+        proof.map(Some).ok_or_else(|| Failure::Undone(self.left_behind()))
+    }
+
+    /// The group is without us.
+    fn left_behind(&self) -> LogError {
+        LogError::Fenced { id: self.transaction.group.name.to_string() }
     }
 
     /// Kept for a group by name: the brokers take that only while the group has no members.
@@ -189,7 +212,7 @@ impl Work {
     }
 
     /// Puts records and positions into the open transaction.
-    fn fill(&self, group: Option<&Group>) -> Result<(), Failure> {
+    fn fill(&self) -> Result<(), Failure> {
         let Transaction { records, positions, .. } = &self.transaction;
         if !records.is_empty() {
             let (call, decided) = send(&self.producer, records, None);
@@ -198,16 +221,15 @@ impl Work {
             call.outcome().map_err(|error| self.not_delivered(records, error))?;
         }
         failpoint::reach_blocking(Point::TransactionRecords).map_err(Failure::Undone)?;
-        if let Some(group) = group {
+        // Asked for last: the group may have moved on while the records were on their way.
+        if let Some(proof) = self.proof()? {
             let list = list_of(positions).map_err(Failure::Undone)?;
             let deadline = Instant::now() + STEPS_MAX;
-            let kept = repeat(deadline, || {
-                self.producer.send_offsets_to_transaction(&list, group.metadata(), STEP_MAX)
-            });
+            let kept =
+                repeat(deadline, || self.producer.send_offsets_to_transaction(&list, &proof, STEP_MAX));
             kept.map_err(|error| match code(&error) {
-                Some(code) if is_lost_membership(code) => {
-                    Failure::Undone(LogError::Fenced { id: self.transaction.group.name.to_string() })
-                }
+                Some(code) if is_outdated_generation(code) => Failure::Outdated(self.left_behind()),
+                Some(code) if is_lost_membership(code) => Failure::Undone(self.left_behind()),
                 _ => self.ended("keep positions in a transaction", error),
             })?;
         }
@@ -247,17 +269,18 @@ impl Work {
 
     /// Takes everything back that the open transaction holds.
     fn undo(&self, failure: Failure) -> Failure {
-        let error = match failure {
-            Failure::Final(_) => return failure,
-            Failure::Undone(error) => error,
-        };
+        if let Failure::Final(_) = failure {
+            return failure;
+        }
         let deadline = Instant::now() + STEPS_MAX;
-        match repeat(deadline, || self.producer.abort_transaction(STEP_MAX)) {
-            Ok(()) => Failure::Undone(error),
-            Err(undoing) => {
-                let undoing = &undoing as &dyn std::error::Error;
-                tracing::warn!(id = &*self.id, error = undoing, "a transaction could not be undone");
-                // Without an end it is undone by the coordinator, or by the next transactor.
+        let Err(undoing) = repeat(deadline, || self.producer.abort_transaction(STEP_MAX)) else {
+            return failure;
+        };
+        let undoing = &undoing as &dyn std::error::Error;
+        tracing::warn!(id = &*self.id, error = undoing, "a transaction could not be undone");
+        match failure {
+            // Without an end it is undone by the coordinator, or by the next transactor.
+            Failure::Undone(error) | Failure::Outdated(error) | Failure::Final(error) => {
                 Failure::Final(error)
             }
         }
@@ -275,21 +298,6 @@ impl Work {
 
     fn fatal_code(&self) -> Option<Code> {
         self.producer.client().fatal_error().map(|(code, _)| code)
-    }
-}
-
-/// In whose name positions are kept.
-enum Group {
-    Member(Arc<Membership>),
-    Outsider(ConsumerGroupMetadata),
-}
-
-impl Group {
-    fn metadata(&self) -> &ConsumerGroupMetadata {
-        match self {
-            Self::Member(membership) => &membership.metadata,
-            Self::Outsider(metadata) => metadata,
-        }
     }
 }
 
