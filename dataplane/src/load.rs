@@ -17,10 +17,12 @@
 
 mod beginning;
 pub mod block;
+pub mod cells;
 mod insert;
 pub mod intent;
 pub mod json;
 mod lag;
+pub mod native;
 mod partition;
 mod prove;
 mod replay;

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::secret::Secret;
 
 pub use error::{Failure, StoreError};
-pub use insert::Insert;
+pub use insert::{Format, Insert};
 pub use query::{QueryLimits, Question};
 
 /// Where ClickHouse is, and as whom to speak to it.

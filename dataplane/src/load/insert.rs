@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 
 use super::block::Block;
 use super::intent::token;
+use super::native::Native;
 use super::prove::prove;
 use super::row::{Encoder, Position};
-use super::rowbinary::RowBinary;
 use super::stored::{self, Span};
 use super::target::Target;
 use super::{BACK_OFF_MIN, Loader, longer};
 use crate::config::App;
 use crate::failpoint::{self, Defect};
 use crate::log::{TopicInfo, TopicPartition};
-use crate::store::{Failure, Insert, StoreError};
+use crate::store::{Failure, Format, Insert, StoreError};
 
 /// A block that ran out of memory so often in a row is planned anew, if it left nothing behind.
 const OUT_OF_MEMORY_MAX: u32 = 3;
@@ -178,6 +178,7 @@ async fn send(loader: &Loader, app: &App, shipment: Shipment<'_>) -> Result<(), 
         table: loader.target.table(),
         columns: encoder.columns(),
         token: shipment.token,
+        format: Format::Native,
         rows: rows.into(),
     };
     loader.store.insert(insert).await
@@ -185,7 +186,7 @@ async fn send(loader: &Loader, app: &App, shipment: Shipment<'_>) -> Result<(), 
 
 fn encode(encoder: &Encoder, shipment: &Shipment<'_>) -> Vec<u8> {
     let Shipment { origin, block, portion, .. } = shipment;
-    let mut out = RowBinary::with_capacity(block.bytes());
+    let mut out = Native::new(encoder.columns());
     let left_out = usize::from(failpoint::has(Defect::LoadLosesRow));
     let records = block.records.iter().skip(left_out);
     for waiting in records.filter(|waiting| portion.has(waiting.offset)) {

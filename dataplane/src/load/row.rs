@@ -6,8 +6,9 @@ mod event;
 mod ledger;
 
 use millrace_crds::config::{AppConfig, Events};
+use millrace_crds::schema::{self, Column};
 
-use super::rowbinary::RowBinary;
+use super::cells::Cells;
 use super::target::{Record, Target};
 
 pub use dead_letter::DeadLetterRow;
@@ -21,7 +22,7 @@ const MOMENT_MAX: i64 = 10_413_791_999_999;
 pub struct Encoder {
     app: String,
     events: event::Columns,
-    names: Vec<String>,
+    columns: Vec<Column>,
 }
 
 /// Where a record stands in its topic.
@@ -42,22 +43,19 @@ impl Encoder {
     }
 
     fn of(target: Target, app: String, events: &Events) -> Self {
-        let events = event::Columns::new(events);
-        let names = match target {
-            Target::Events => events.names(),
-            Target::DeadLetters => dead_letter::COLUMNS.map(str::to_owned).into(),
-            Target::Ledger => ledger::COLUMNS.map(str::to_owned).into(),
-        };
-        Self { app, events, names }
+        let tables = schema::desired("", events, 0).tables.into_iter();
+        let columns =
+            tables.filter(|table| table.name == target.table()).flat_map(|table| table.columns).collect();
+        Self { app, events: event::Columns::new(events), columns }
     }
 
-    /// The columns, in the order of the encoded values.
-    pub fn columns(&self) -> &[String] {
-        &self.names
+    /// The columns of the table, in the order of the encoded values.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
     }
 
     /// Appends one row.
-    pub fn encode(&self, record: &Record, position: Position, out: &mut RowBinary) {
+    pub fn encode(&self, record: &Record, position: Position, out: &mut impl Cells) {
         match record {
             Record::Event(record) => self.events.encode(&self.app, record, position, out),
             Record::DeadLetter(row) => {
@@ -73,7 +71,7 @@ impl Encoder {
 }
 
 impl Position {
-    fn encode(self, out: &mut RowBinary) {
+    fn encode(self, out: &mut impl Cells) {
         out.u32(self.epoch);
         out.u32(self.partition);
         out.u64(self.offset);
@@ -85,12 +83,12 @@ pub(super) fn stored_moment(milliseconds: i64) -> i64 {
     milliseconds.clamp(MOMENT_MIN, MOMENT_MAX)
 }
 
-fn moment(milliseconds: i64, out: &mut RowBinary) {
+fn moment(milliseconds: i64, out: &mut impl Cells) {
     out.i64(stored_moment(milliseconds));
 }
 
 /// A `DateTime` of minutes since the epoch, clamped likewise.
-fn minute(minutes: i64, out: &mut RowBinary) {
+fn minute(minutes: i64, out: &mut impl Cells) {
     let seconds = minutes.saturating_mul(60).clamp(0, i64::from(u32::MAX));
     out.u32(u32::try_from(seconds).unwrap_or(u32::MAX));
 }

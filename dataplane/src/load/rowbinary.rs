@@ -1,6 +1,9 @@
-//! Values in, bytes of ClickHouse's `RowBinary` out: little endian, texts behind their length, NULL as one byte.
+//! Values in, bytes of ClickHouse's `RowBinary` out: little endian, texts behind their length, NULL as one byte. Nothing is
+//! loaded so: it is what tests and benchmarks hold [`super::native`] against.
 
 use uuid::Uuid;
+
+use super::cells::{Cells, length};
 
 /// Rows being encoded.
 #[derive(Default)]
@@ -16,67 +19,50 @@ impl RowBinary {
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
+}
 
-    /// `UInt8`, also `Bool`.
-    pub fn u8(&mut self, value: u8) {
+impl Cells for RowBinary {
+    fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    /// `UInt32`.
-    pub fn u32(&mut self, value: u32) {
+    fn u32(&mut self, value: u32) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// `UInt64`.
-    pub fn u64(&mut self, value: u64) {
+    fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// `Int64`, also `DateTime64`.
-    pub fn i64(&mut self, value: i64) {
+    fn i64(&mut self, value: i64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// `Int128`, also `Decimal(38, …)`.
-    pub fn i128(&mut self, value: i128) {
+    fn i128(&mut self, value: i128) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// `Float64`.
-    pub fn f64(&mut self, value: f64) {
+    fn f64(&mut self, value: f64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// `String`, also `LowCardinality(String)` and `JSON` as text.
-    pub fn text(&mut self, value: &str) {
-        self.length(value.len());
+    fn text(&mut self, value: &str) {
+        length(value.len(), &mut self.0);
         self.0.extend_from_slice(value.as_bytes());
     }
 
-    /// `UUID`: two 64-bit halves, the first half of the text first.
-    pub fn uuid(&mut self, value: &Uuid) {
+    fn uuid(&mut self, value: &Uuid) {
         let (first, second) = value.as_u64_pair();
         self.u64(first);
         self.u64(second);
     }
 
-    /// Before the value of a `Nullable` that is there.
-    pub fn present(&mut self) {
+    fn present(&mut self) {
         self.u8(0);
     }
 
-    /// Instead of the value of a `Nullable`.
-    pub fn null(&mut self) {
+    fn null(&mut self) {
         self.u8(1);
-    }
-
-    /// LEB128.
-    fn length(&mut self, mut length: usize) {
-        while length >= 0x80 {
-            self.0.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        self.0.push(length as u8);
     }
 }
 

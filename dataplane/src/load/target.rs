@@ -70,7 +70,7 @@ impl Target {
     }
 
     /// Reads a record of the topic. What cannot be read must not be stepped over.
-    pub(super) fn decode(self, record: LogRecord) -> Result<Waiting, Unreadable> {
+    pub fn decode(self, record: LogRecord) -> Result<Waiting, Unreadable> {
         let LogRecord { offset, appended_at, key, value } = record;
         let unreadable =
             |error: serde_json::Error| Unreadable { target: self, offset, column: Some(error.column()) };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_crds::schema::identifier;
+use millrace_crds::schema::{Column, identifier};
 
 use super::{ClickHouse, StoreError};
 
@@ -35,6 +35,24 @@ const SETTINGS: &[(&str, &str)] = &[
     ("input_format_try_infer_datetimes", "0"),
 ];
 
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Columns: `load::native`.
+    Native,
+    /// Rows: `load::rowbinary`.
+    RowBinary,
+}
+
+impl Format {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "Native",
+            Self::RowBinary => "RowBinary",
+        }
+    }
+}
+
 /// One insert.
 #[derive(Clone, Debug)]
 pub struct Insert<'a> {
@@ -43,11 +61,13 @@ pub struct Insert<'a> {
     /// Table.
     pub table: &'a str,
     /// Columns, in the order of the encoded values.
-    pub columns: &'a [String],
+    pub columns: &'a [Column],
     /// The same token twice is one insert. Also its query id: a repeat is refused for now while an earlier attempt
     /// still runs, so that the answer to a repeat says that no other is underway.
     pub token: &'a str,
-    /// Rows in `RowBinary`.
+    /// How the rows are written.
+    pub format: Format,
+    /// The rows.
     pub rows: Bytes,
 }
 
@@ -76,11 +96,12 @@ impl ClickHouse {
 }
 
 fn statement(insert: &Insert<'_>) -> String {
-    let columns: Vec<String> = insert.columns.iter().map(|column| identifier(column)).collect();
+    let columns: Vec<String> = insert.columns.iter().map(|column| identifier(&column.name)).collect();
     format!(
-        "INSERT INTO {}.{} ({}) FORMAT RowBinary",
+        "INSERT INTO {}.{} ({}) FORMAT {}",
         identifier(insert.database),
         identifier(insert.table),
-        columns.join(", ")
+        columns.join(", "),
+        insert.format.as_str()
     )
 }

@@ -1,16 +1,20 @@
 //! What the load survives beside lost answers: events of many months, a forgotten position, another topic of the same
 //! name, tables that forget too early, rows that a server lost though it remembers them, too little memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use millrace_crds::config::PropertyType;
 use millrace_crds::schema;
 use millrace_dataplane::load::{self, LoadError};
+use millrace_dataplane::log::LogError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{self, OwnEngine, store_at};
 use crate::fixture::{Fixture, PARTITIONS, record};
-use crate::log::CommitFate::{Crash, Kept};
+use crate::log::CommitFate::{self, Crash, Kept};
 use crate::proxy::{Fault, Proxy};
 
 const EVENTS: u64 = 120;
@@ -43,6 +47,31 @@ async fn late_events_of_two_hundred_months_are_stored() {
     fixture.assert_stored_once(200).await;
     assert!(fixture.inserts("inserted") >= 8, "{}", fixture.inserts("inserted"));
     assert_eq!(fixture.inserts("permanent"), 0);
+}
+
+#[tokio::test]
+async fn a_property_is_added_while_old_and_new_pods_take_blocks_from_each_other() {
+    let fixture = Fixture::new("hardened_old_and_new").await;
+    let old = Arc::new(ArcSwap::new(fixture.config.load_full()));
+    fixture.declare(&[("size", PropertyType::Integer)]).await;
+    fixture.push(0..EVENTS);
+    // Each repeats the block of the one before, and dies behind its own insert: old, new, old.
+    let deaths: [(_, &[CommitFate]); 3] =
+        [(&old, &[Kept, Crash]), (&fixture.config, &[Kept, Kept, Crash]), (&old, &[Kept, Kept, Crash])];
+    for (config, fates) in deaths {
+        fixture.log.script(fates.iter().copied());
+        let mut loader = fixture.loader(engine::store());
+        loader.config = Arc::clone(config);
+        let ended = load::run(loader, CancellationToken::new()).await;
+        assert!(matches!(ended, Err(LoadError::Log { source: LogError::Closed, .. })), "{ended:?}");
+    }
+    fixture.load_all(engine::store(), EVENTS).await;
+    fixture.assert_stored_once(EVENTS).await;
+    assert_eq!(fixture.inserts("repeated"), 3);
+    // A block that an old pod stored keeps NULL there: its repeat by a new one is dropped.
+    let filled: serde_json::Value =
+        fixture.one("SELECT count(p_size) AS filled FROM {db:Identifier}.events").await;
+    assert_eq!(filled["filled"], EVENTS - 2 * 20);
 }
 
 #[tokio::test]

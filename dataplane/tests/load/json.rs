@@ -1,9 +1,9 @@
 //! What `event_data` becomes in ClickHouse: nothing is unstorable, and every silent change is written down here.
 
+use millrace_dataplane::load::native::Native;
 use millrace_dataplane::load::row::{Encoder, Position};
-use millrace_dataplane::load::rowbinary::RowBinary;
 use millrace_dataplane::load::target::{Record, Target};
-use millrace_dataplane::store::Insert;
+use millrace_dataplane::store::{Format, Insert};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -63,7 +63,7 @@ async fn round_trip(test: &str, documents: &[String]) -> Vec<serde_json::Value> 
     let fixture = Fixture::new(test).await;
     let app = fixture.config.load().apps().values().next().unwrap().clone();
     let encoder = Encoder::new(Target::Events, &app.config);
-    let mut out = RowBinary::default();
+    let mut out = Native::new(encoder.columns());
     for (offset, document) in (0_u64..).zip(documents) {
         let mut record = record(0);
         record.event.event_data = Some(RawValue::from_string(document.clone()).unwrap());
@@ -74,6 +74,7 @@ async fn round_trip(test: &str, documents: &[String]) -> Vec<serde_json::Value> 
         table: "events",
         columns: encoder.columns(),
         token: test,
+        format: Format::Native,
         rows: out.into_bytes().into(),
     };
     engine::store().insert(insert).await.unwrap();

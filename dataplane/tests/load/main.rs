@@ -7,6 +7,7 @@ mod engine;
 mod exactly_once;
 mod figures;
 mod fixture;
+mod format;
 mod hardened;
 mod json;
 mod killed;

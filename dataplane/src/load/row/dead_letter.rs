@@ -4,29 +4,8 @@
 use uuid::Uuid;
 
 use super::{minute, moment};
-use crate::load::rowbinary::RowBinary;
+use crate::load::cells::Cells;
 use crate::record::{DeadLetter, DeadLetterEntry, DeadLetterReason, RawRecord, ReplayMark};
-
-/// In the order of [`DeadLetterRow::encode`], the position behind it.
-pub(super) const COLUMNS: [&str; 17] = [
-    "dead_lettered_at",
-    "app_id",
-    "entry",
-    "reason",
-    "detail",
-    "event_id",
-    "event_type",
-    "received_at",
-    "minute",
-    "replay",
-    "raw_partition",
-    "raw_offset",
-    "record",
-    "bytes",
-    "log_epoch",
-    "log_partition",
-    "log_offset",
-];
 
 /// What the columns hold. What nobody can read is 0, empty or absent.
 #[derive(Debug, Default)]
@@ -105,7 +84,8 @@ impl DeadLetterRow {
         }
     }
 
-    pub(super) fn encode(&self, app: &str, out: &mut RowBinary) {
+    /// In the order of the columns of `schema::DEAD_LETTERS`; the position comes behind it.
+    pub(super) fn encode(&self, app: &str, out: &mut impl Cells) {
         moment(self.at, out);
         out.text(app);
         out.text(self.entry);

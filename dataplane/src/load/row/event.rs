@@ -4,8 +4,8 @@ use millrace_crds::config::{Events, PropertyType};
 use millrace_crds::schema::{EventColumn, event_columns};
 
 use super::{Position, moment};
+use crate::load::cells::Cells;
 use crate::load::json;
-use crate::load::rowbinary::RowBinary;
 use crate::process::property::{Decimal, Properties, PropertyValue, parse_property};
 use crate::record::ProcessedRecord;
 
@@ -22,16 +22,12 @@ impl Columns {
         Self { columns, has_properties }
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        self.columns.iter().map(|column| column.column().name).collect()
-    }
-
     pub(super) fn encode(
         &self,
         app: &str,
         record: &ProcessedRecord,
         position: Position,
-        out: &mut RowBinary,
+        out: &mut impl Cells,
     ) {
         let properties = if self.has_properties {
             Properties::of(record.event.event_data.as_deref())
@@ -47,7 +43,13 @@ impl Columns {
     }
 }
 
-fn value(column: &EventColumn, app: &str, record: &ProcessedRecord, position: Position, out: &mut RowBinary) {
+fn value(
+    column: &EventColumn,
+    app: &str,
+    record: &ProcessedRecord,
+    position: Position,
+    out: &mut impl Cells,
+) {
     let ProcessedRecord { event, derived, .. } = record;
     let attribution = event.attribution.as_ref();
     let attributed = |part: fn(&crate::record::Attribution) -> &Option<String>| {
@@ -92,11 +94,11 @@ fn value(column: &EventColumn, app: &str, record: &ProcessedRecord, position: Po
     }
 }
 
-fn text(value: Option<&str>, out: &mut RowBinary) {
+fn text(value: Option<&str>, out: &mut impl Cells) {
     out.text(value.unwrap_or_default());
 }
 
-fn decimal(value: Option<Decimal>, out: &mut RowBinary) {
+fn decimal(value: Option<Decimal>, out: &mut impl Cells) {
     match value {
         Some(value) => {
             out.present();
@@ -107,7 +109,7 @@ fn decimal(value: Option<Decimal>, out: &mut RowBinary) {
 }
 
 /// By name whatever the event type: a property has one type over all events, and what was sent is kept.
-fn property(name: &str, kind: PropertyType, properties: &Properties<'_>, out: &mut RowBinary) {
+fn property(name: &str, kind: PropertyType, properties: &Properties<'_>, out: &mut impl Cells) {
     let value = properties.get(name).and_then(|value| parse_property(kind, value).ok());
     let Some(value) = value else { return out.null() };
     out.present();

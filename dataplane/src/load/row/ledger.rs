@@ -1,24 +1,11 @@
 //! A record of the ledger in, a row of `ledger` out.
 
 use super::{minute, moment};
-use crate::load::rowbinary::RowBinary;
+use crate::load::cells::Cells;
 use crate::record::LedgerRecord;
 
-/// In the order of [`encode`], the position behind it.
-pub(super) const COLUMNS: [&str; 10] = [
-    "minute",
-    "instance",
-    "kind",
-    "reason",
-    "count",
-    "sum",
-    "recorded_at",
-    "log_epoch",
-    "log_partition",
-    "log_offset",
-];
-
-pub(super) fn encode(record: &LedgerRecord, out: &mut RowBinary) {
+/// In the order of the columns of `schema::LEDGER`; the position comes behind it.
+pub(super) fn encode(record: &LedgerRecord, out: &mut impl Cells) {
     minute(record.minute, out);
     out.text(&record.instance);
     out.text(record.kind.as_str());

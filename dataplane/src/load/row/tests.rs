@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use millrace_crds::config::{Events, OnUndeclared};
-use millrace_crds::schema::{self, Column};
 use serde_json::json;
 
 use super::*;
+use crate::load::rowbinary::RowBinary;
 use crate::log::LogRecord;
 
 /// Splits a row by the types the schema gives its columns: name → bytes of the value. Fails when it does not fit.
@@ -69,7 +69,7 @@ fn row(target: Target, key: &[u8], value: serde_json::Value) -> BTreeMap<String,
     let tables = schema::desired("d", &events, 60).tables;
     let columns = tables.into_iter().find(|table| table.name == target.table()).unwrap().columns;
     let encoder = Encoder::of(target, "default/shop".to_owned(), &events);
-    assert_eq!(encoder.columns(), columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
+    assert_eq!(encoder.columns(), columns);
     let value = value.to_string().into_bytes().into();
     let record = LogRecord { offset: 3, appended_at: 0, key: Bytes::copy_from_slice(key), value };
     let waiting = target.decode(record).unwrap();

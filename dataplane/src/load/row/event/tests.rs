@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::load::row::{MOMENT_MAX, MOMENT_MIN, tests::values};
+use crate::load::rowbinary::RowBinary;
 use millrace_crds::config::{DeclaredEvent, Events, OnUndeclared, Property};
 use millrace_crds::schema::Column;
 
@@ -153,6 +154,6 @@ proptest! {
         }));
         record.event.event_data = serde_json::from_str(&data).ok();
         prop_assert_eq!(read(&encoder, &record), read(&encoder, &record));
-        prop_assert_eq!(encoder.names().len(), 33);
+        prop_assert_eq!(encoder.columns.len(), 33);
     }
 }
