@@ -31,6 +31,7 @@ use crate::apply::{self, ApplyError};
 use crate::context::{Context, Next, ReconcileError};
 use crate::plan::Plan;
 use dataplane::{Before, Judged, Target};
+pub(crate) use deletion::WITHDRAWN_MAX;
 use gather::Gathered;
 use keys::Source;
 use objects::Meta as _;

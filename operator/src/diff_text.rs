@@ -17,6 +17,8 @@ const VALUE_CHARS_MAX: usize = 160;
 const UNSHOWN: [&str; 2] = [INTENT_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"];
 /// Keys of Secrets whose values the operator makes itself.
 const GENERATED: [&str; 5] = [WRITE_KEY, PRIVACY_KEYS, PEPPER, ADMIN_TOKEN, STATE_TOKEN];
+/// Stands for a digest of a key.
+const DIGEST: &str = "(digest of a key)";
 /// Fields that tell items of a list apart, the first that all of them have.
 const ITEM_KEYS: [&str; 6] = ["name", "mountPath", "containerPort", "port", "type", "uid"];
 
@@ -35,31 +37,66 @@ pub struct FieldChange {
 
 /// What differs between two states of an object; the status does not count.
 pub fn of_objects(kind: Kind, before: &DynamicObject, after: &DynamicObject) -> Vec<FieldChange> {
-    let (mut before, mut after) = (said(before), said(after));
+    let (mut before, mut after) = (shown(before), shown(after));
     let secrets = match kind {
         Kind::Secret => of_secret(Some(&before), &after),
         _ => Vec::new(),
     };
-    for side in [&mut before, &mut after] {
-        if kind == Kind::Secret
-            && let Some(fields) = side.as_object_mut()
-        {
-            fields.remove("data");
-            fields.remove("stringData");
-        }
-        let annotations = side.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-        if let Some(annotations) = annotations {
-            annotations.retain(|name, _| !UNSHOWN.contains(&name.as_str()));
-            if annotations.is_empty()
-                && let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut)
-            {
-                metadata.remove("annotations");
+    if kind == Kind::Secret {
+        for side in [&mut before, &mut after] {
+            if let Some(fields) = side.as_object_mut() {
+                fields.remove("data");
+                fields.remove("stringData");
             }
         }
     }
     let mut changes = of_values(&before, &after);
     changes.extend(secrets);
     changes
+}
+
+/// What an object says to people: no status, and no annotation that is written for machines. Shows values of a Secret.
+fn shown(object: &DynamicObject) -> Value {
+    let mut value = said(object);
+    let annotations = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    if let Some(annotations) = annotations {
+        annotations.retain(|name, _| !UNSHOWN.contains(&name.as_str()));
+        if annotations.is_empty()
+            && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.remove("annotations");
+        }
+    }
+    value
+}
+
+/// What is written into a new object, as people may see it; nothing of a Secret.
+pub fn of_new(kind: Kind, object: &DynamicObject) -> Option<Value> {
+    let mut value = shown(object);
+    if let Some(Value::String(config)) = value.pointer_mut("/spec/config")
+        && kind == Kind::Revision
+        && let Ok(mut parsed) = serde_json::from_str::<Value>(config)
+    {
+        hide_digests(&mut parsed);
+        *config = parsed.to_string();
+    }
+    (kind != Kind::Secret).then_some(value)
+}
+
+fn hide_digests(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if name == "digest" {
+                    *value = DIGEST.into();
+                } else {
+                    hide_digests(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_digests),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Which values of a Secret differ, in words. Values written as `stringData` count as those of `data`.
@@ -92,7 +129,7 @@ pub fn of_configs(before: &str, after: &str) -> Vec<FieldChange> {
     for change in &mut changes {
         if change.path.ends_with(".digest") || change.path.contains(".writeKeys.") {
             for side in [&mut change.before, &mut change.after] {
-                *side = side.as_ref().map(|_| "(digest of a key)".to_owned());
+                *side = side.as_ref().map(|_| DIGEST.to_owned());
             }
         }
     }

@@ -238,6 +238,8 @@ fn merge(place: Place<'_>, stored: &mut Value, intent: &Value) {
             merge(place, stored, intent);
         }
         (Value::Array(stored), Value::Array(intent)) => merge_items(place, stored, intent),
+        // The same amount stays in the server's words.
+        (stored, intent) if holds(place, stored, intent) => {}
         (stored, intent) => *stored = intent.clone(),
     }
 }
@@ -256,7 +258,14 @@ fn merge_items(place: Place<'_>, stored: &mut Vec<Value>, intent: &[Value]) {
             let new: Vec<_> = intent.iter().filter(|wanted| !stored.contains(wanted)).cloned().collect();
             stored.extend(new);
         }
-        List::Atomic => *stored = intent.to_vec(),
+        // One value, and yet what stands beside ours in an item are the server's defaults, which come again.
+        List::Atomic => {
+            let kept = |(n, wanted): (usize, &Value)| {
+                let there = stored.get(n).filter(|item| holds(place, item, wanted));
+                there.unwrap_or(wanted).clone()
+            };
+            *stored = intent.iter().enumerate().map(kept).collect();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use millrace_crds::problem::Problem;
 
 use crate::accounts::FileError;
+use crate::app;
 use crate::apply::Settled;
 use crate::backends::record::Recording;
 use crate::backends::{Backends, Durability};
@@ -37,6 +38,9 @@ pub struct PlanArgs {
     /// A file, a folder of `*.yaml`, or `-`; may be repeated. Without it: what the operator would mend now
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     pub files: Vec<PathBuf>,
+    /// What deleting the resources of the files would do, in place of applying them
+    #[arg(long, requires = "files")]
+    pub delete: bool,
     /// Namespace of what names none; without files: the one to look at, in place of all
     #[arg(short, long)]
     pub namespace: Option<String>,
@@ -147,8 +151,10 @@ pub struct World {
 
 /// What is asked for.
 pub enum Wanted<'a> {
-    /// What these files would do.
+    /// What applying these files would do.
     Files(&'a Files),
+    /// What deleting the resources of these files would do.
+    Deletion(&'a Files),
     /// What the operator would mend, in one namespace or in all it serves.
     Drift(Option<&'a str>),
 }
@@ -166,28 +172,40 @@ pub async fn plan(
             return Ok(Planned::Problems(problems));
         }
     }
+    // Pods let go of a deleted App within this time, or are not waited for any longer; here nobody waits for them.
+    let settled_at = match wanted {
+        Wanted::Deletion(_) => now + app::WITHDRAWN_MAX,
+        Wanted::Files(_) | Wanted::Drift(_) => now,
+    };
     let cluster = Arc::new(Overlay::new(Arc::clone(&world.cluster), now));
     let kafka = &world.installation.kafka;
     let durability = Durability { replication: kafka.replication, in_sync_min: kafka.min_in_sync_replicas };
     let backends = Arc::new(Recording::new(Arc::clone(&world.backends), durability));
     let mut report = Report::default();
-    let mut of_files = None;
-    let namespaces = match wanted {
+    let of_files = match wanted {
         Wanted::Files(files) => {
             let (keys, problems) = files.lay(&cluster).await?;
             if !problems.is_empty() {
                 return Ok(Planned::Problems(problems));
             }
             report.notes = files.notes();
-            let namespaces = keys.iter().map(|key| key.namespace.clone()).collect();
-            of_files = Some(keys);
-            namespaces
+            Some(keys)
         }
-        Wanted::Drift(namespace) => namespaces(world, *namespace).await?,
+        Wanted::Deletion(files) => {
+            report.notes = files.notes();
+            let (keys, missing) = files.remove(&cluster).await?;
+            report.notes.extend(missing.iter().map(|key| format!("{key} is not there")));
+            Some(keys)
+        }
+        Wanted::Drift(_) => None,
+    };
+    let namespaces = match (wanted, &of_files) {
+        (Wanted::Drift(namespace), _) => namespaces(world, *namespace).await?,
+        (_, keys) => keys.iter().flatten().map(|key| key.namespace.clone()).collect(),
     };
     let context = world.simulated(&cluster, &backends);
     let simulation = Simulation { context: &context, cluster: &cluster, backends: &backends, progress };
-    settle::settle(&simulation, &namespaces, now).await?;
+    settle::settle(&simulation, &namespaces, settled_at).await?;
     report.add_objects(&*world.cluster, &cluster.changes()).await?;
     report.add_backends(backends.steps());
     for namespace in &namespaces {

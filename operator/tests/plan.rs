@@ -120,6 +120,13 @@ impl Site {
         self.plan(&Wanted::Files(&files)).await
     }
 
+    async fn plan_deletion(&self, yaml: &str) -> Planned {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.yaml"), yaml).unwrap();
+        let files = Files::read(&[dir.path().to_owned()], "default").unwrap();
+        self.plan(&Wanted::Deletion(&files)).await
+    }
+
     async fn drift(&self) -> Planned {
         self.plan(&Wanted::Drift(None)).await
     }
@@ -314,4 +321,71 @@ async fn colours_come_only_when_asked_for() {
     let planned = site.plan_text(&format!("{HELLO}{{}}")).await;
     assert!(!text(&planned).contains('\u{1b}'));
     assert!(planned.printed(Output::Text, Paint::Colours).contains("\u{1b}[32m+\u{1b}[0m App"));
+}
+
+#[tokio::test]
+async fn deleting_one_of_two_apps_takes_its_revision_and_leaves_data_keys_and_pods() {
+    let site = Site::new();
+    site.put(Kind::App, "hello", json!({"metadata": {}, "spec": {}}));
+    // With a key of its own, because here all random keys are the same.
+    let labels = json!({"millrace.dev/app-use": "true"});
+    site.put(
+        Kind::Secret,
+        "k",
+        json!({"metadata": {"labels": labels}, "data": {"web": "bXJ3X290aGVyX2tleV9vZl90aGVfdGVzdA=="}}),
+    );
+    let keys = json!([{"name": "web", "secretRef": {"name": "k", "key": "web"}}]);
+    site.put(Kind::App, "other", json!({"metadata": {}, "spec": {"ingest": {"writeKeys": keys}}}));
+    site.work().await;
+    let planned = site.plan_deletion(&format!("{HELLO}{{}}")).await;
+    let found = report(&planned);
+    assert_eq!(planned.verdict(), Verdict::Changes, "{}", text(&planned));
+    let gone = |objects: &[millrace_operator::plan_command::report::ObjectChange]| -> Vec<String> {
+        let deleted = objects.iter().filter(|object| object.action == Action::Delete);
+        deleted.map(|object| format!("{} {}", object.kind, object.name)).collect()
+    };
+    assert_eq!(gone(&found.resources), ["App hello"]);
+    assert_eq!(gone(&found.objects), ["Revision hello-1"]);
+    assert!(found.objects.iter().any(|object| object.action == Action::Change), "owners of what is shared");
+    let untouched = found.topics.is_empty() && found.statements.is_empty() && found.restarts.is_empty();
+    assert!(untouched, "{}", text(&planned));
+    let missing =
+        site.plan_deletion(&HELLO.replace("name: hello", "name: nobody").replace("spec: ", "spec: {}")).await;
+    assert_eq!(missing.verdict(), Verdict::Unchanged, "{}", text(&missing));
+    assert!(text(&missing).contains("App default/nobody is not there"), "{}", text(&missing));
+}
+
+#[tokio::test]
+async fn the_policy_delete_shows_what_is_lost_and_what_stands_against_it() {
+    let site = Site::new();
+    let app = format!("{HELLO}{{deletionPolicy: Delete}}");
+    site.put(Kind::App, "hello", json!({"metadata": {}, "spec": {"deletionPolicy": "Delete"}}));
+    site.work().await;
+    let planned = site.plan_deletion(&app).await;
+    let printed = text(&planned);
+    assert_eq!(planned.verdict(), Verdict::Changes, "{printed}");
+    for lost in
+        ["DROP DATABASE", "with everything in it", "Secret default/millrace-hello", "mr-shared-ingest"]
+    {
+        assert!(printed.contains(lost), "{lost}: {printed}");
+    }
+    site.backends.fail(Which::ClickHouse, Some(Failure::Unreachable));
+    let planned = site.plan_deletion(&app).await;
+    assert_eq!(planned.verdict(), Verdict::Refused, "{}", text(&planned));
+    assert!(text(&planned).contains("cannot remove the database"), "{}", text(&planned));
+}
+
+#[tokio::test]
+async fn a_new_object_is_shown_whole_to_programs_and_no_digest_of_a_key() {
+    let site = Site::new();
+    let planned = site.plan_text(&format!("{HELLO}{{}}")).await;
+    let object = |kind: &str| report(&planned).objects.iter().find(|object| object.kind == kind).unwrap();
+    let service = object("Service").object.as_ref().unwrap();
+    assert!(service["spec"]["ports"][0]["port"].is_u64(), "{service}");
+    let revision = object("Revision").object.as_ref().unwrap();
+    let config = revision["spec"]["config"].as_str().unwrap();
+    assert!(serde_json::from_str::<Value>(config).is_ok(), "{config}");
+    assert!(object("Secret").object.is_none());
+    let printed = planned.printed(Output::Json, Paint::Plain);
+    assert!(printed.contains("(digest of a key)"), "{printed}");
 }

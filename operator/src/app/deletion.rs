@@ -24,7 +24,7 @@ use crate::kind::Kind;
 use crate::plan::{Plan, Presence, Step};
 
 /// Longest wait for pods to let go of the App.
-const WITHDRAWN_MAX: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const WITHDRAWN_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// How long a step may fail before it is reported as stuck.
 const STEP_MAX: SignedDuration = SignedDuration::from_secs(120);
 /// When to look again while pods let go.

@@ -136,8 +136,10 @@ impl Topics for At<dyn Topics> {
         Ok(())
     }
 
+    /// The names may be of topics that were never made; those that are there are recorded.
     async fn delete(&self, app: &AppId, names: &[String]) -> Result<(), BackendError> {
-        self.record(BackendStep::DeleteTopics(app.clone(), names.to_vec()));
+        let there = self.observe(names).await?.into_iter().map(|topic| topic.name);
+        self.record(BackendStep::DeleteTopics(app.clone(), there.collect()));
         Ok(())
     }
 
@@ -209,8 +211,13 @@ impl Tables for At<dyn Tables> {
         Ok(())
     }
 
-    async fn drop_database(&self, database: &str, _owner: &Owner) -> Result<(), BackendError> {
-        self.record(BackendStep::DropDatabase(database.to_owned()));
+    /// Recorded where it is there and this owner's; asked as for a schema with nothing in it.
+    async fn drop_database(&self, database: &str, owner: &Owner) -> Result<(), BackendError> {
+        let nothing = Schema { database: database.to_owned(), tables: Vec::new(), views: Vec::new() };
+        let is_missing = |statement: &Statement| statement.text.starts_with("CREATE DATABASE");
+        if !self.base.plan(&nothing, owner).await?.iter().any(is_missing) {
+            self.record(BackendStep::DropDatabase(database.to_owned()));
+        }
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ impl ReadOnly {
 }
 
 /// A kind that the cluster does not serve has no objects; a whole group that is not served is a 404 without a reason. Ways
-/// in from outside may be none of our business: without `expose` the chart grants no rights on them.
+/// in from outside may be none of our business: who writes RBAC by hand may grant no rights on them.
 fn is_unserved(kind: Kind, error: &kube::Error) -> bool {
     let is_optional = matches!(kind, Kind::Ingress | Kind::HttpRoute);
     matches!(error, kube::Error::Api(status) if status.code == 404 || (is_optional && status.code == 403))

@@ -8,11 +8,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DynamicObject;
+use millrace_crds::crd::API_VERSION;
 use serde_json::{Map, Value, json};
 
 use super::{Cluster, ClusterError, MANAGER, MANAGER_STATUS, ObjectKey, Told, has_labels};
 use crate::fields;
 use crate::kind::Kind;
+use crate::workloads::KINDS;
 
 /// First resourceVersion given here: above every one of a real server, so that what is laid over looks newer.
 const VERSION_FIRST: u64 = 1 << 62;
@@ -50,7 +52,7 @@ pub struct Write {
 /// Kinds of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// A person's file; see [`Overlay::lay`].
+    /// A person's file, or their deletion; see [`Overlay::lay`].
     Lay,
     /// Server-side apply.
     Apply,
@@ -85,6 +87,56 @@ impl Overlay {
         }
         self.keep(Verb::Lay, key, before, Some(value));
         Ok(())
+    }
+
+    /// Deletes an object as a person would, and says whether it was there.
+    pub async fn lay_deletion(&self, key: &ObjectKey) -> Result<bool, ClusterError> {
+        let before = self.get(key).await?;
+        let is_there = before.is_some();
+        if let Some(before) = before {
+            self.let_go(Verb::Lay, key, before);
+        }
+        Ok(is_there)
+    }
+
+    /// Removes what belonged to Apps that are gone, as the garbage collector of Kubernetes does. Of Secrets, which nobody
+    /// may list, it knows nothing; the operator removes them by their names.
+    pub async fn collect_garbage(&self, namespace: &str) -> Result<(), ClusterError> {
+        for kind in KINDS.into_iter().chain([Kind::Revision]) {
+            for object in self.list(kind, Some(namespace), &BTreeMap::new()).await? {
+                if let Some(key) = ObjectKey::of(&object)
+                    && self.is_garbage(namespace, &object).await?
+                {
+                    self.let_go(Verb::Delete, &key, object);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object has owners, and all of them are Apps that are there no more.
+    async fn is_garbage(&self, namespace: &str, object: &DynamicObject) -> Result<bool, ClusterError> {
+        let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
+        for owner in owners {
+            let key = ObjectKey::new(Kind::App, namespace, &owner.name);
+            let is_app = owner.kind == Kind::App.as_str() && owner.api_version == API_VERSION;
+            let found = if is_app { self.get(&key).await? } else { return Ok(false) };
+            if found.is_some_and(|found| found.metadata.uid.as_ref() == Some(&owner.uid)) {
+                return Ok(false);
+            }
+        }
+        Ok(!owners.is_empty())
+    }
+
+    /// A deletion: what has finalizers stays until they are gone.
+    fn let_go(&self, verb: Verb, key: &ObjectKey, before: Arc<DynamicObject>) {
+        let held = before.metadata.finalizers.iter().flatten().next().is_some();
+        let after = held.then(|| {
+            let mut value = as_value(&before);
+            value["metadata"]["deletionTimestamp"] = json!(Time(self.now));
+            value
+        });
+        self.keep(verb, key, Some(before), after);
     }
 
     /// All writes so far, in their order.
@@ -224,17 +276,10 @@ impl Cluster for Overlay {
     }
 
     async fn delete(&self, key: &ObjectKey, uid: &str) -> Result<(), ClusterError> {
-        let Some(before) = self.get(key).await? else { return Ok(()) };
-        if before.metadata.uid.as_deref() != Some(uid) {
-            return Ok(());
+        let before = self.get(key).await?;
+        if let Some(before) = before.filter(|before| before.metadata.uid.as_deref() == Some(uid)) {
+            self.let_go(Verb::Delete, key, before);
         }
-        let held = before.metadata.finalizers.iter().flatten().next().is_some();
-        let after = held.then(|| {
-            let mut value = as_value(&before);
-            value["metadata"]["deletionTimestamp"] = json!(Time(self.now));
-            value
-        });
-        self.keep(Verb::Delete, key, Some(before), after);
         Ok(())
     }
 

@@ -88,3 +88,23 @@ fn apply_takes_back_what_is_no_longer_meant_and_leaves_what_others_set() {
     assert_eq!(stored, expected);
     assert!(contains("Deployment", &stored, &intent));
 }
+
+#[test]
+fn apply_leaves_what_the_server_adds_to_the_items_of_a_list_that_is_one_value() {
+    let claim = |size: &str, mode: Option<&str>| json!({"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": size}}, "volumeMode": mode}});
+    let set = |claims: Vec<Value>| json!({"spec": {"volumeClaimTemplates": claims}});
+    let intent = set(vec![claim("1024Mi", None)]);
+    for (stored, expected) in [
+        (set(vec![claim("1Gi", Some("Filesystem"))]), set(vec![claim("1Gi", Some("Filesystem"))])),
+        (set(vec![claim("2Gi", Some("Filesystem"))]), intent.clone()),
+        (
+            set(vec![claim("1Gi", Some("Filesystem")), claim("9Gi", None)]),
+            set(vec![claim("1Gi", Some("Filesystem"))]),
+        ),
+        (set(vec![]), intent.clone()),
+    ] {
+        let mut applied = stored.clone();
+        apply("StatefulSet", &mut applied, &intent, &intent);
+        assert_eq!(applied, expected, "stored {stored}");
+    }
+}

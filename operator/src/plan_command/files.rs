@@ -122,6 +122,34 @@ impl Files {
         Ok((keys, problems))
     }
 
+    /// Removes everything from a cluster, as `kubectl delete` would, and gives the objects; with those that are not there.
+    pub async fn remove(
+        &self,
+        cluster: &Overlay,
+    ) -> Result<(BTreeSet<ObjectKey>, Vec<ObjectKey>), ClusterError> {
+        let parsed = &self.parsed;
+        let key = |kind, metadata: &ObjectMeta| {
+            let namespace = metadata.namespace.as_deref().unwrap_or(&self.namespace);
+            ObjectKey::new(kind, namespace, metadata.name.as_deref().unwrap_or_default())
+        };
+        let secrets = parsed
+            .secrets
+            .iter()
+            .map(|secret| ObjectKey::new(Kind::Secret, self.of_secret(secret), &secret.name));
+        let keys: BTreeSet<ObjectKey> = secrets
+            .chain(parsed.apps.iter().map(|app| key(Kind::App, &app.object.metadata)))
+            .chain(parsed.integrations.iter().map(|one| key(Kind::Integration, &one.object.metadata)))
+            .chain(parsed.role_policies.iter().map(|one| key(Kind::RolePolicy, &one.object.metadata)))
+            .collect();
+        let mut missing = Vec::new();
+        for key in &keys {
+            if !cluster.lay_deletion(key).await? {
+                missing.push(key.clone());
+            }
+        }
+        Ok((keys, missing))
+    }
+
     async fn lay_one<T, S>(
         &self,
         cluster: &Overlay,

@@ -54,6 +54,7 @@ pub async fn look(args: &PlanArgs, random: fn(&mut [u8])) -> Result<Planned, Pla
         random,
     };
     let wanted = match &files {
+        Some(files) if args.delete => Wanted::Deletion(files),
         Some(files) => Wanted::Files(files),
         None => Wanted::Drift(args.namespace.as_deref()),
     };

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DynamicObject;
-use millrace_crds::conditions::{ACCEPTED, SCHEMA_READY, Status, TOPICS_READY, reason};
+use millrace_crds::conditions::{ACCEPTED, READY, SCHEMA_READY, Status, TOPICS_READY, reason};
 use millrace_crds::labels::SCOPE;
 use millrace_crds::topics::Change;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::backends::record::{BackendStep, Recorded};
 use crate::cluster::overlay::{Verb, Write};
@@ -66,6 +67,9 @@ pub struct ObjectChange {
     pub runs: Option<String>,
     /// Fields that differ; of a new Secret its keys, of other new or removed objects none.
     pub fields: Vec<FieldChange>,
+    /// Of a new object, Secrets apart: all that is written into it, digests of keys apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<Value>,
 }
 
 /// One topic that changes.
@@ -237,23 +241,19 @@ impl Report {
                     ObjectKey::new(kind, namespace, object.metadata.name.as_deref().unwrap_or_default());
                 let before = base.get(&key).await?.as_deref().map(conditions).unwrap_or_default();
                 let of_files = files.is_none_or(|files| files.contains(&key));
+                let is_going = object.metadata.deletion_timestamp.is_some();
                 for condition in conditions(&object) {
-                    self.add_condition(&key, condition, &before, of_files);
+                    self.notes.extend(held_note(&key, &condition));
+                    if stands_against(&condition, is_going) {
+                        self.refuse(&key, condition, &before, of_files);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn add_condition(&mut self, key: &ObjectKey, condition: Condition, before: &[Condition], of_files: bool) {
-        let is_held = [reason::HELD, reason::PAUSED].contains(&condition.reason.as_str());
-        if is_held && condition.type_ == ACCEPTED {
-            self.notes.push(format!("{key}: {}", condition.message));
-        }
-        let counts = [ACCEPTED, TOPICS_READY, SCHEMA_READY].contains(&condition.type_.as_str());
-        if !counts || condition.status == Status::True.as_str() || condition.reason == reason::PROGRESSING {
-            return;
-        }
+    fn refuse(&mut self, key: &ObjectKey, condition: Condition, before: &[Condition], of_files: bool) {
         let same = |known: &Condition| {
             (&known.type_, &known.reason, &known.message)
                 == (&condition.type_, &condition.reason, &condition.message)
@@ -268,6 +268,22 @@ impl Report {
             message: condition.message,
         });
     }
+}
+
+fn held_note(key: &ObjectKey, condition: &Condition) -> Option<String> {
+    let is_held = [reason::HELD, reason::PAUSED].contains(&condition.reason.as_str());
+    (is_held && condition.type_ == ACCEPTED).then(|| format!("{key}: {}", condition.message))
+}
+
+/// Whether a condition tells of something that cannot be done. What is still there after its deletion was not let go.
+fn stands_against(condition: &Condition, is_going: bool) -> bool {
+    let kind = condition.type_.as_str();
+    let counts = if is_going {
+        kind == READY
+    } else {
+        [ACCEPTED, TOPICS_READY, SCHEMA_READY].contains(&kind) && condition.reason != reason::PROGRESSING
+    };
+    counts && condition.status != Status::True.as_str()
 }
 
 fn conditions(object: &DynamicObject) -> Vec<Condition> {
@@ -285,8 +301,10 @@ fn object_change(change: &Write) -> ObjectChange {
         (Some(_), None) => (Action::Delete, Vec::new()),
     };
     let runs = change.after.as_deref().filter(|_| action == Action::Create).and_then(runs);
+    let new = change.after.as_deref().filter(|_| action == Action::Create);
+    let object = new.and_then(|new| diff_text::of_new(kind, new));
     let ObjectKey { namespace, name, .. } = change.key.clone();
-    ObjectChange { action, kind: kind.as_str(), namespace, name, runs, fields }
+    ObjectChange { action, kind: kind.as_str(), namespace, name, runs, fields, object }
 }
 
 /// Pods and image of a workload.

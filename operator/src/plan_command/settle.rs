@@ -68,6 +68,12 @@ pub async fn settle(
             (simulation.progress)(&format!("round {round}: namespace {namespace}"));
             round_of(simulation, namespace, now).await?;
         }
+        // The operator first: what both would remove is removed by whoever comes first.
+        if count() == before {
+            for namespace in namespaces {
+                simulation.cluster.collect_garbage(namespace).await?;
+            }
+        }
         if count() == before {
             return Ok(());
         }

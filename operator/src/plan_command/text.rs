@@ -76,7 +76,7 @@ impl Page {
             return;
         }
         self.title(title);
-        for ObjectChange { action, kind, namespace, name, runs, fields } in objects {
+        for ObjectChange { action, kind, namespace, name, runs, fields, object: _ } in objects {
             let runs = runs.as_ref().map(|runs| format!(": {runs}")).unwrap_or_default();
             self.item(*action, &format!("{kind} {namespace}/{name}{runs}"));
             if fields.is_empty() && *action == Action::Change {
