@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::harness::{Story, service, wait};
+use crate::harness::{Story, wait};
 
 const APP: &str = "apiVersion: millrace.dev/v1alpha1\nkind: App\nmetadata: {name: NAME}\nspec: SPEC\n";
 
@@ -65,13 +65,13 @@ async fn what_a_rule_of_the_definition_forbids_is_refused_at_the_door() -> Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_kafka_the_app_says_so_and_recovers_without_touch() -> Result<()> {
     let story = Story::begin("kafka").await?;
-    service("kafka", "stop")?;
+    story.back_end("kafka", "stop").await?;
     let outcome = async {
         story.apply(&app("shop", "{}")).await?;
         story.until("shop", "TopicsReady", "False", "Unreachable").await
     }
     .await;
-    service("kafka", "start")?;
+    story.back_end("kafka", "start").await?;
     ensure!(outcome?.message.contains("9092"), "the endpoint is not named");
     story.ready("shop").await?;
     story.end().await
@@ -80,13 +80,13 @@ async fn without_kafka_the_app_says_so_and_recovers_without_touch() -> Result<()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_clickhouse_the_app_says_so_and_recovers_without_touch() -> Result<()> {
     let story = Story::begin("house").await?;
-    service("engine", "stop")?;
+    story.back_end("engine", "stop").await?;
     let outcome = async {
         story.apply(&app("shop", "{}")).await?;
         story.until("shop", "SchemaReady", "False", "Unreachable").await
     }
     .await;
-    service("engine", "start")?;
+    story.back_end("engine", "start").await?;
     ensure!(outcome?.message.contains("8123"), "the endpoint is not named");
     story.ready("shop").await?;
     story.end().await

@@ -1,11 +1,10 @@
 //! The charts are removed and installed again: what teams wrote, what runs and what is stored stays as it is.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::harness::{Story, root, wait};
+use crate::harness::{Story, wait};
+use crate::operator::{install_charts, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn removing_and_upgrading_the_operator_touches_neither_pods_nor_data() -> Result<()> {
@@ -22,7 +21,7 @@ async fn removing_and_upgrading_the_operator_touches_neither_pods_nor_data() -> 
         // Without the operator, and after its definitions' chart is gone, events are taken and the App is there.
         story.get("App", "shop").await?;
         let (ingest, key) = (
-            story.service("mr-shared-ingest", 8080).await?,
+            story.service_address("mr-shared-ingest", 8080).await?,
             story.secret("millrace-shop", "write-key").await?,
         );
         let event = json!({"event_id": uuid::Uuid::new_v4(), "event_type": "page_view", "user_id": "u"});
@@ -33,32 +32,16 @@ async fn removing_and_upgrading_the_operator_touches_neither_pods_nor_data() -> 
     }
     .await;
     // Whatever came of it, the stories after this one need the operator.
-    run(&root().join("e2e/cluster/install-charts").to_string_lossy(), &["--set", "replicas=2"])?;
+    install_charts(&["--set", "replicas=2"])?;
     ended?;
     story.ready("shop").await?;
     wait("two operators", async || Ok((story.operator_pods().await?.len() == 2).then_some(()))).await?;
     // One of them leads, and only one works; a change is seen through in any case.
     story.patch("App", "shop", json!({"spec": {"ingest": {"maxBatchEvents": 7}}})).await?;
     story.ready("shop").await?;
-    run(&root().join("e2e/cluster/install-charts").to_string_lossy(), &[])?;
+    install_charts(&[])?;
     story.ready("shop").await?;
     ensure!(story.pods().await? == before, "pods of the data plane were replaced");
     story.counts("shop", 1).await?;
     story.end().await
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut command = Command::new(program);
-    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        command.env(variable, folder.path());
-    }
-    let output = command.args(arguments).output().with_context(|| format!("start `{program}`"))?;
-    ensure!(
-        output.status.success(),
-        "`{program} {}`: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

@@ -27,7 +27,7 @@ async fn an_applied_app_takes_events_and_answers_questions() -> Result<()> {
     let smallest = apps.iter().find(|app| *app != "shop").context("the minimal example has an App")?;
     let generated = story.secret(&format!("millrace-{smallest}"), "write-key").await?;
     let brought = story.secret("shop-keys", "server").await?;
-    let ingest = story.service("mr-shared-ingest", 8080).await?;
+    let ingest = story.service_address("mr-shared-ingest", 8080).await?;
     for (app, key) in [(smallest.as_str(), generated), ("shop", brought)] {
         let batch: Vec<Value> = (0..EVENTS)
             .map(|n| json!({"event_id": uuid::Uuid::new_v4(), "event_type": "page_view", "user_id": format!("u{}", n % 10)}))

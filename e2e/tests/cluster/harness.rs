@@ -11,12 +11,14 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, List
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::operator::OPERATOR_NAMESPACE;
+use crate::plan::Intent;
+use crate::planned::{Plans, is_planned};
+
 /// Longest wait for anything that only takes time: image start, elections, back-off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 /// Pause between two looks while waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Where the charts are installed.
-const OPERATOR_NAMESPACE: &str = "millrace-system";
 /// Whose fields the tests write, as a team's `kubectl` would.
 const MANAGER: &str = "story";
 
@@ -24,9 +26,10 @@ const MANAGER: &str = "story";
 pub(crate) struct Story {
     /// Its namespace.
     pub(crate) namespace: String,
-    client: Client,
+    pub(crate) client: Client,
     /// For Services; every request has a time limit.
     pub(crate) http: reqwest::Client,
+    plans: Plans,
 }
 
 impl Story {
@@ -37,20 +40,33 @@ impl Story {
         let client =
             Client::try_default().await.context("no cluster: run `make cluster`, or set KUBECONFIG")?;
         make_room(&client).await?;
+        Self::make(client, name).await
+    }
+
+    /// A story of its own beside this one, in another namespace.
+    pub(crate) async fn beside(&self, name: &str) -> Result<Self> {
+        Self::make(self.client.clone(), name).await
+    }
+
+    async fn make(client: Client, name: &str) -> Result<Self> {
         let namespace = format!("story-{name}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
-        let story = Self {
-            client,
-            namespace: namespace.clone(),
-            http: reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?,
-        };
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?;
+        let plans = Plans::new(client.clone(), http.clone(), &namespace, OPERATOR_NAMESPACE);
+        let story = Self { client, namespace: namespace.clone(), http, plans };
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         story.apply_value(object).await?;
         Ok(story)
     }
 
-    /// Deletes the namespace and waits until it is gone.
+    /// Everything that happened was planned; deletes the namespace and waits until it is gone.
     pub(crate) async fn end(self) -> Result<()> {
+        self.plans.end().await?;
+        self.end_unplanned().await
+    }
+
+    /// Deletes the namespace with whatever is in it, and waits until it is gone.
+    pub(crate) async fn end_unplanned(self) -> Result<()> {
         let namespaces: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("Namespace")?);
         namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
         wait("the namespace to go", async || {
@@ -59,13 +75,35 @@ impl Story {
         .await
     }
 
-    /// Applies every document of a YAML text into the namespace, as `kubectl apply --server-side` does.
+    /// Applies every document of a YAML text into the namespace, as `kubectl apply --server-side` does, after all of it
+    /// was planned.
     pub(crate) async fn apply(&self, yaml: &str) -> Result<()> {
+        let mut objects = Vec::new();
         for document in yaml.split("\n---\n") {
-            let object: Value = serde_saphyr::from_str(document).context("the story's own YAML")?;
-            self.apply_value(object).await?;
+            let mut object: Value = serde_saphyr::from_str(document).context("the story's own YAML")?;
+            ensure!(object["kind"].as_str().is_some_and(is_planned), "plan does not know: {object}");
+            object["metadata"]["namespace"] = json!(self.namespace);
+            objects.push(object);
         }
-        Ok(())
+        let text = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
+        let apply = async || {
+            for object in objects {
+                self.apply_value(object).await?;
+            }
+            Ok(())
+        };
+        self.plans.change(&text, Intent::Apply, apply).await
+    }
+
+    /// Applies one object that no plan speaks of: of another kind, or where the operator does not serve.
+    pub(crate) async fn apply_unplanned(&self, yaml: &str) -> Result<()> {
+        self.plans.unplanned().await?;
+        self.apply_value(serde_saphyr::from_str(yaml).context("the story's own YAML")?).await
+    }
+
+    /// What happens from here to the next plan is nobody's plan.
+    pub(crate) async fn unplanned(&self) -> Result<()> {
+        self.plans.unplanned().await
     }
 
     /// Applies every file of an example.
@@ -74,10 +112,8 @@ impl Story {
         let mut files: Vec<_> =
             std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
         files.sort();
-        for file in files {
-            self.apply(&std::fs::read_to_string(file)?).await?;
-        }
-        Ok(())
+        let texts: Vec<String> = files.iter().map(std::fs::read_to_string).collect::<Result<_, _>>()?;
+        self.apply(&texts.join("\n---\n")).await
     }
 
     async fn apply_value(&self, mut object: Value) -> Result<()> {
@@ -111,15 +147,44 @@ impl Story {
         found.items.into_iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
     }
 
-    /// Deletes an object; it may still be on its way out.
+    /// Deletes an object, after that was planned; it may still be on its way out.
     pub(crate) async fn delete(&self, kind: &str, name: &str) -> Result<()> {
-        self.api(kind)?.delete(name, &DeleteParams::default()).await?;
-        Ok(())
+        let api = self.api(kind)?;
+        let delete = async || {
+            api.delete(name, &DeleteParams::default()).await?;
+            Ok(())
+        };
+        if !is_planned(kind) {
+            self.plans.unplanned().await?;
+            return delete().await;
+        }
+        let text = as_written(&self.get(kind, name).await?);
+        self.plans.change(&text, Intent::Delete, delete).await
     }
 
-    /// Merges into an object, as a person with `kubectl patch` would.
-    pub(crate) async fn patch(&self, kind: &str, name: &str, patch: Value) -> Result<()> {
-        self.api(kind)?.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    /// Merges into an object, as a person with `kubectl patch` would, after that was planned where it is one of a team's
+    /// own. Gives when it was written.
+    pub(crate) async fn patch(&self, kind: &str, name: &str, patch: Value) -> Result<Instant> {
+        let api = self.api(kind)?;
+        let merge = async |parameters: PatchParams| {
+            let begun = Instant::now();
+            Ok((begun, api.patch(name, &parameters, &Patch::Merge(&patch)).await?))
+        };
+        if !is_planned(kind) {
+            self.plans.unplanned().await?;
+            return merge(PatchParams::default()).await.map(|(begun, _)| begun);
+        }
+        let (_, patched) = merge(PatchParams::default().dry_run()).await?;
+        let text = as_written(&serde_json::to_value(patched)?);
+        let patch = async || merge(PatchParams::default()).await.map(|(begun, _)| begun);
+        self.plans.change(&text, Intent::Apply, patch).await
+    }
+
+    /// Starts, stops or kills a back end of the test cluster. What the operator does then was in no plan.
+    pub(crate) async fn back_end(&self, name: &str, action: &str) -> Result<()> {
+        self.plans.unplanned().await?;
+        let status = Command::new(root().join("e2e/cluster/service")).args([name, action]).status()?;
+        ensure!(status.success(), "`e2e/cluster/service {name} {action}` ended with {status}");
         Ok(())
     }
 
@@ -168,7 +233,7 @@ impl Story {
     }
 
     /// Address of a Service, as a pod would reach it by name.
-    pub(crate) async fn service(&self, name: &str, port: u16) -> Result<String> {
+    pub(crate) async fn service_address(&self, name: &str, port: u16) -> Result<String> {
         let service = self.get("Service", name).await?;
         let address = service["spec"]["clusterIP"].as_str().context("the Service has an address")?;
         Ok(format!("http://{address}:{port}"))
@@ -181,10 +246,22 @@ impl Story {
         Ok(String::from_utf8(STANDARD.decode(value)?)?)
     }
 
+    /// Sends a batch of new events to the shared ingest with an App's generated key, and gives the answer's status.
+    pub(crate) async fn send(&self, app: &str, events: u64) -> Result<u16> {
+        let ingest = self.service_address("mr-shared-ingest", 8080).await?;
+        let key = self.secret(&format!("millrace-{app}"), "write-key").await?;
+        let event = || json!({"event_id": uuid::Uuid::new_v4(), "event_type": "page_view", "user_id": "u"});
+        let batch: Vec<Value> = (0..events).map(|_| event()).collect();
+        let request = self.http.post(format!("{ingest}/v1/events")).bearer_auth(key);
+        Ok(request.json(&json!({"batch": batch})).send().await?.status().as_u16())
+    }
+
     /// Asks the shared gateway as the bootstrap admin.
     pub(crate) async fn ask(&self, path: &str) -> Result<Value> {
-        let (base, token) =
-            (self.service("mr-shared-gateway", 8081).await?, self.secret("millrace.admin", "token").await?);
+        let (base, token) = (
+            self.service_address("mr-shared-gateway", 8081).await?,
+            self.secret("millrace.admin", "token").await?,
+        );
         let answer = self.http.get(format!("{base}{path}")).bearer_auth(token).send().await?;
         let status = answer.status();
         let text = answer.text().await?;
@@ -201,27 +278,6 @@ impl Story {
             if counted == events { Ok(Some(stats)) } else { bail!("{counted} are counted") }
         })
         .await
-    }
-
-    /// UIDs of the operator's pods that are ready.
-    pub(crate) async fn operator_pods(&self) -> Result<Vec<String>> {
-        let pods: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), OPERATOR_NAMESPACE, &resource("Pod")?);
-        let found = pods.list(&ListParams::default().labels("app.kubernetes.io/name=millrace")).await?;
-        let ready = found.items.into_iter().filter(|pod| {
-            let conditions = pod.data["status"]["conditions"].as_array();
-            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
-        });
-        Ok(ready.filter_map(|pod| pod.metadata.uid).collect())
-    }
-
-    /// Deletes the operator's pods; its Deployment makes new ones.
-    pub(crate) async fn restart_operator(&self) -> Result<()> {
-        let pods: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), OPERATOR_NAMESPACE, &resource("Pod")?);
-        let chosen = ListParams::default().labels("app.kubernetes.io/name=millrace");
-        pods.delete_collection(&DeleteParams::default(), &chosen).await?;
-        Ok(())
     }
 
     /// Pods of the namespace: name, UID and restarts of every container.
@@ -251,10 +307,7 @@ pub(crate) struct Condition {
 }
 
 /// Looks again and again until there is an answer; the last failure is told.
-pub(crate) async fn wait<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<Option<T>>>,
-{
+pub(crate) async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let mut last = String::from("not yet");
     while Instant::now() < deadline {
@@ -289,11 +342,21 @@ async fn make_room(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Starts, stops or kills a back end of the test cluster.
-pub(crate) fn service(name: &str, action: &str) -> Result<()> {
-    let status = Command::new(root().join("e2e/cluster/service")).args([name, action]).status()?;
-    ensure!(status.success(), "`e2e/cluster/service {name} {action}` ended with {status}");
-    Ok(())
+/// An object as a person would have it in a file.
+fn as_written(object: &Value) -> String {
+    let metadata = &object["metadata"];
+    let mut written = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": {"name": metadata["name"]}});
+    for field in ["labels", "annotations"] {
+        if !metadata[field].is_null() {
+            written["metadata"][field] = metadata[field].clone();
+        }
+    }
+    for field in ["spec", "data", "type"] {
+        if !object[field].is_null() {
+            written[field] = object[field].clone();
+        }
+    }
+    written.to_string()
 }
 
 /// The repository.
@@ -301,7 +364,7 @@ pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn resource(kind: &str) -> Result<ApiResource> {
+pub(crate) fn resource(kind: &str) -> Result<ApiResource> {
     let (group, version, plural) = match kind {
         "App" => ("millrace.dev", "v1alpha1", "apps"),
         "Integration" => ("millrace.dev", "v1alpha1", "integrations"),
@@ -315,6 +378,8 @@ fn resource(kind: &str) -> Result<ApiResource> {
         "Event" => ("events.k8s.io", "v1", "events"),
         "Deployment" => ("apps", "v1", "deployments"),
         "StatefulSet" => ("apps", "v1", "statefulsets"),
+        "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
+        "HTTPRoute" => ("gateway.networking.k8s.io", "v1", "httproutes"),
         other => bail!("the harness does not know {other}"),
     };
     Ok(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural))

@@ -21,11 +21,7 @@ async fn a_new_operator_looks_at_everything_and_writes_nothing() -> Result<()> {
     let replaced = story.operator_pods().await?;
     let mark = Mark::now()?;
     story.restart_operator().await?;
-    wait("a new operator", async || {
-        let now = story.operator_pods().await?;
-        Ok((!now.is_empty() && now.iter().all(|pod| !replaced.contains(pod))).then_some(()))
-    })
-    .await?;
+    story.operator_other_than(&replaced).await?;
     // It has looked at an App when it has read its Secret; after the last one it would have written by the second look.
     let looks = |name: &str| -> Result<usize> {
         let requests = mark.requests()?;

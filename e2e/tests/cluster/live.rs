@@ -1,6 +1,6 @@
 //! Changes under steady traffic: a live setting reaches every pod without a restart, a rolling restart loses nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -17,8 +17,10 @@ async fn a_live_setting_reaches_every_pod_and_no_request_fails() -> Result<()> {
     let story = Story::begin("live").await?;
     story.apply(SHOP).await?;
     story.ready("live").await?;
-    let (ingest, key) =
-        (story.service("mr-shared-ingest", 8080).await?, story.secret("millrace-live", "write-key").await?);
+    let (ingest, key) = (
+        story.service_address("mr-shared-ingest", 8080).await?,
+        story.secret("millrace-live", "write-key").await?,
+    );
     let before = story.pods().await?;
     let traffic = Traffic::start(&ingest, &key)?;
     wait("traffic to flow", async || Ok((traffic.accepted() > 50).then_some(()))).await?;
@@ -28,8 +30,9 @@ async fn a_live_setting_reaches_every_pod_and_no_request_fails() -> Result<()> {
         let sequence = story.get("App", "live").await?["status"]["revision"]["sequence"]
             .as_i64()
             .context("a Revision")?;
-        let begun = Instant::now();
-        story.patch("App", "live", json!({"spec": {"ingest": {"maxBatchEvents": 500 + percent}}})).await?;
+        let begun = story
+            .patch("App", "live", json!({"spec": {"ingest": {"maxBatchEvents": 500 + percent}}}))
+            .await?;
         wait("the change to be in force everywhere", async || {
             let status = story.get("App", "live").await?["status"].clone();
             let revision = &status["revision"];
@@ -61,8 +64,10 @@ async fn a_rolling_restart_of_ingest_fails_no_request_and_loses_no_event() -> Re
     let story = Story::begin("roll").await?;
     story.apply(&SHOP.replace("live", "roll")).await?;
     story.ready("roll").await?;
-    let (ingest, key) =
-        (story.service("mr-shared-ingest", 8080).await?, story.secret("millrace-roll", "write-key").await?);
+    let (ingest, key) = (
+        story.service_address("mr-shared-ingest", 8080).await?,
+        story.secret("millrace-roll", "write-key").await?,
+    );
     let traffic = Traffic::start(&ingest, &key)?;
     wait("traffic to flow", async || Ok((traffic.accepted() > 50).then_some(()))).await?;
 

@@ -1,6 +1,7 @@
 //! Stories on a real cluster: what a team applies, what runs, what people see. The cluster, with images and charts, is
 //! there already (`make cluster`, or any other by KUBECONFIG); each story has a namespace of its own.
 
+mod accuracy;
 mod audit;
 mod broken;
 mod chart;
@@ -9,5 +10,9 @@ mod first;
 mod harness;
 mod idle;
 mod live;
+mod operator;
+mod plan;
+mod planned;
 mod rules;
 mod traffic;
+mod world;
