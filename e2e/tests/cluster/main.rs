@@ -13,6 +13,7 @@ mod live;
 mod operator;
 mod plan;
 mod planned;
+mod rollback;
 mod rules;
 mod traffic;
 mod world;
