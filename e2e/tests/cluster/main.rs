@@ -10,6 +10,7 @@ mod first;
 mod harness;
 mod idle;
 mod live;
+mod namespaced;
 mod operator;
 mod plan;
 mod planned;
