@@ -6,6 +6,7 @@ mod audit;
 mod broken;
 mod chart;
 mod delete;
+mod expose;
 mod first;
 mod harness;
 mod idle;
