@@ -7,7 +7,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::audit::Mark;
-use crate::harness::{Story, wait};
+use crate::harness::{Story, say, wait};
 use crate::world::World;
 
 const DELETE: &str =
@@ -140,6 +140,9 @@ async fn stuck(story: &Story) -> Result<()> {
     let events = story.list("Event").await?;
     let skipped: Vec<_> = events.iter().filter(|event| event["reason"] == "CleanupSkipped").collect();
     ensure!(skipped.len() == 1, "left behind is told by {} Events", skipped.len());
-    println!("a deletion without Kafka: {} Events in 4 rounds, none twice; let go by annotation", told.len());
+    say(&format!(
+        "a deletion without Kafka: {} Events in 4 rounds, none twice; let go by annotation",
+        told.len()
+    ));
     Ok(())
 }

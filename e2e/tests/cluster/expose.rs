@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::harness::{Story, wait};
+use crate::harness::{Story, say, wait};
 use crate::operator::{install_charts, run};
 use crate::world::setting;
 
@@ -68,6 +68,6 @@ async fn exposed(story: &Story, replaced: &[String]) -> Result<()> {
             "{ingress}"
         );
     }
-    println!("2 HTTPRoutes and 2 Ingresses were taken by the API server");
+    say("2 HTTPRoutes and 2 Ingresses were taken by the API server");
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(crate) struct Story {
     /// For Services; every request has a time limit.
     pub(crate) http: reqwest::Client,
     plans: Plans,
+    begun: Instant,
 }
 
 impl Story {
@@ -52,7 +53,7 @@ impl Story {
         let namespace = format!("story-{name}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
         let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?;
         let plans = Plans::new(client.clone(), http.clone(), &namespace, OPERATOR_NAMESPACE);
-        let story = Self { client, namespace: namespace.clone(), http, plans };
+        let story = Self { client, namespace: namespace.clone(), http, plans, begun: Instant::now() };
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         story.apply_value(object).await?;
@@ -72,7 +73,9 @@ impl Story {
         wait("the namespace to go", async || {
             Ok(namespaces.get_opt(&self.namespace).await?.is_none().then_some(()))
         })
-        .await
+        .await?;
+        say(&format!("{} took {:.1} s", self.namespace, self.begun.elapsed().as_secs_f64()));
+        Ok(())
     }
 
     /// Applies every document of a YAML text into the namespace, as `kubectl apply --server-side` does, after all of it
@@ -304,6 +307,12 @@ pub(crate) struct Condition {
     pub(crate) status: String,
     pub(crate) reason: String,
     pub(crate) message: String,
+}
+
+/// A figure of a story, beside its result.
+#[expect(clippy::print_stdout, reason = "the output of a test program is where its figures are looked for")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
 }
 
 /// Looks again and again until there is an answer; the last failure is told.

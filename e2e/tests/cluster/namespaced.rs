@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::DynamicObject;
 
 use crate::audit::Mark;
-use crate::harness::{Story, resource};
+use crate::harness::{Story, resource, say};
 use crate::operator::install_charts;
 use crate::world::objects;
 
@@ -61,6 +61,6 @@ async fn served(story: &Story, outside: &Story, replaced: &[String], mark: &Mark
         .collect();
     ensure!(strays.is_empty(), "the operator asked elsewhere: {strays:#?}");
     ensure!(asked > 50, "only {asked} requests were recorded");
-    println!("an operator of one namespace became Ready with {asked} requests, none refused, none elsewhere");
+    say(&format!("an operator of one namespace: {asked} requests, none refused, none elsewhere"));
     Ok(())
 }

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::accuracy::{Audit, Compared, of_objects, of_tables, of_topics, with_uids};
 use crate::audit::Mark;
-use crate::harness::wait;
+use crate::harness::{say, wait};
 use crate::plan::{self, Intent, Report};
 use crate::world::{ClickHouse, Tables, World, database_prefix, objects, setting};
 
@@ -84,12 +84,12 @@ impl Plans {
     /// Compares what is left and says how many changes there were.
     pub(crate) async fn end(&self) -> Result<()> {
         if !is_recorded() {
-            println!("plan: not compared; there is no audit log");
+            say("plan: not compared; there is no audit log");
             return Ok(());
         }
         let state = self.compared().await?;
         ClickHouse::new(&self.http)?.drop_all(&self.copies()).await?;
-        println!("plan: {} changes planned, {} recorded, equal", state.planned, state.recorded);
+        say(&format!("plan: {} changes planned, {} recorded, equal", state.planned, state.recorded));
         Ok(())
     }
 
