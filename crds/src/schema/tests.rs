@@ -66,7 +66,15 @@ fn creates_tables_before_the_views_that_read_them() {
     let objects: Vec<&str> = statements.iter().map(|s| s.object.as_str()).collect();
     assert_eq!(
         objects,
-        [EVENTS, DASHBOARD_STATS, USER_RETENTION, DEAD_LETTERS, DASHBOARD_STATS_MV, USER_RETENTION_MV]
+        [
+            EVENTS,
+            DASHBOARD_STATS,
+            USER_RETENTION,
+            DEAD_LETTERS,
+            LEDGER,
+            DASHBOARD_STATS_MV,
+            USER_RETENTION_MV
+        ]
     );
     let create = &statements[0].text;
     for part in [
