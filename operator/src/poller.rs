@@ -16,19 +16,22 @@ use millrace_crds::labels;
 use millrace_crds::pod::PORT_ADMIN;
 use millrace_crds::resolved::Sensitive;
 use millrace_crds::state::PodState;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::backends::{BackendError, Pods};
 use crate::cluster::{Cluster, ClusterError, ObjectKey};
 use crate::kind::Kind;
-use crate::reports::{Report, Reports};
-use schedule::{Schedule, Target};
+use crate::reports::{Fresh, Report, Reports};
+use schedule::{Pace, Schedule, Target};
 
-/// How often is looked whether a pod is due: the shortest time between two questions to one.
+/// How often is looked whether a pod is due, where nothing calls for more.
 const LOOK: Duration = Duration::from_millis(500);
+/// The same right after a Revision was published: the shortest time between two questions to one pod, and about what a
+/// pod needs to take a Revision up.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 /// Pods asked at the same time.
 const AT_ONCE: usize = 32;
 /// Longest wait for an answer, the token's reading included.
@@ -37,12 +40,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 const TOKEN_AGE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// A data plane of which a pod said something new, or is gone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub data_plane: String,
+    /// What is new.
+    pub fresh: Fresh,
 }
 
 /// Asks pods.
@@ -51,6 +56,7 @@ pub struct Poller {
     asker: Arc<Asker>,
     reports: Arc<Reports>,
     news: mpsc::UnboundedSender<News>,
+    published: Arc<Notify>,
     schedule: Schedule,
 }
 
@@ -65,34 +71,42 @@ type Answer = (Target, Result<PodState, BackendError>);
 
 impl Poller {
     /// `news` gets a data plane whenever one of its pods says something else than before. It is unbounded because the
-    /// reader only marks keys as due; there are at most as many pieces of news as answers.
+    /// reader only marks keys as due; there are at most as many pieces of news as answers. `published` is notified when a
+    /// Revision comes or changes.
     pub fn new(
         cluster: Arc<dyn Cluster>,
         pods: Arc<dyn Pods>,
         reports: Arc<Reports>,
         news: mpsc::UnboundedSender<News>,
+        published: Arc<Notify>,
     ) -> Self {
         let asker = Asker { cluster: Arc::clone(&cluster), pods, tokens: Mutex::default() };
-        Self { cluster, asker: Arc::new(asker), reports, news, schedule: Schedule::default() }
+        Self { cluster, asker: Arc::new(asker), reports, news, published, schedule: Schedule::default() }
     }
 
     /// Asks until told to stop. The stores behind the cluster must have been filled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut asking: FuturesUnordered<BoxFuture<'static, Answer>> = FuturesUnordered::new();
         let clock = Clock::start();
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let published = Arc::clone(&self.published);
+        let mut look = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = look.tick() => {
+                () = sleep_until(look) => {
                     let free = AT_ONCE.saturating_sub(asking.len());
                     let now = clock.now();
                     match self.due(now, free).await {
                         Ok(due) => asking.extend(due.into_iter().map(|target| self.ask(target, now))),
                         Err(error) => warn!(%error, "cannot list pods; asked again"),
                     }
+                    look = Instant::now() + match self.schedule.pace(now) {
+                        Pace::Usual => LOOK,
+                        Pace::Quick => LOOK_SOON,
+                    };
                 }
+                // Many Revisions that come together are one reason.
+                () = published.notified() => look = look.min(Instant::now() + LOOK_SOON),
                 Some((target, said)) = asking.next(), if !asking.is_empty() => {
                     self.hear(&target, said, clock.now());
                 }
@@ -109,7 +123,7 @@ impl Poller {
         let gone = self.schedule.look(targets, &revisions);
         self.reports.retain(|namespace, pod| self.schedule.knows(namespace, pod));
         for target in gone {
-            self.tell(&target);
+            self.tell(&target, Fresh::Anything);
         }
         Ok(self.schedule.due(&self.reports, now, most))
     }
@@ -132,13 +146,14 @@ impl Poller {
             return;
         }
         let report = Report { uid: target.uid.clone(), at: now, said: said.map_err(|error| error.message) };
-        if self.reports.keep(&target.namespace, &target.pod, report) {
-            self.tell(target);
+        match self.reports.keep(&target.namespace, &target.pod, report) {
+            Fresh::Nothing => {}
+            fresh => self.tell(target, fresh),
         }
     }
 
-    fn tell(&self, target: &Target) {
-        let news = News { namespace: target.namespace.clone(), data_plane: target.data_plane.clone() };
+    fn tell(&self, target: &Target, fresh: Fresh) {
+        let news = News { namespace: target.namespace.clone(), data_plane: target.data_plane.clone(), fresh };
         // Nobody listens any more only while the operator ends.
         let _ = self.news.send(news);
     }

@@ -1,6 +1,6 @@
 //! What pods last said of themselves, by namespace and pod. Written by the poller, read by the reconciles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
@@ -17,6 +17,17 @@ pub struct Report {
     pub said: Result<PodState, String>,
 }
 
+/// What of a report was not in the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// Nothing.
+    Nothing,
+    /// Where the pod stands with these scopes, and nothing else.
+    Scopes(BTreeSet<String>),
+    /// Anything: a pod that is new, fell silent, speaks again, or is another than before.
+    Anything,
+}
+
 /// The last report of every pod.
 #[derive(Debug, Default)]
 pub struct Reports {
@@ -29,13 +40,13 @@ impl Reports {
         self.lock().get(&(namespace.to_owned(), pod.to_owned())).cloned()
     }
 
-    /// Keeps a report; whether it says something else than the one before.
-    pub fn keep(&self, namespace: &str, pod: &str, report: Report) -> bool {
+    /// Keeps a report, and tells what in it is new.
+    pub fn keep(&self, namespace: &str, pod: &str, report: Report) -> Fresh {
         let key = (namespace.to_owned(), pod.to_owned());
         let mut inner = self.lock();
-        let news = inner.get(&key).is_none_or(|known| known.said != report.said || known.uid != report.uid);
+        let fresh = inner.get(&key).map_or(Fresh::Anything, |known| fresh(known, &report));
         inner.insert(key, report);
-        news
+        fresh
     }
 
     /// Forgets pods that are gone; asks with namespace and name.
@@ -45,5 +56,68 @@ impl Reports {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Report>> {
         self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+fn fresh(known: &Report, now: &Report) -> Fresh {
+    if known.uid == now.uid && known.said == now.said {
+        return Fresh::Nothing;
+    }
+    match (&known.said, &now.said) {
+        (Ok(before), Ok(after)) if known.uid == now.uid => {
+            let scopes = before.scopes.keys().chain(after.scopes.keys());
+            let turned = scopes.filter(|scope| before.scopes.get(*scope) != after.scopes.get(*scope));
+            let turned: BTreeSet<String> = turned.cloned().collect();
+            if apart_from_scopes(before) == apart_from_scopes(after) {
+                Fresh::Scopes(turned)
+            } else {
+                Fresh::Anything
+            }
+        }
+        _ => Fresh::Anything,
+    }
+}
+
+fn apart_from_scopes(state: &PodState) -> impl PartialEq {
+    let PodState { pod, role, version, format_max, ready, scopes: _ } = state;
+    (pod, role, version, format_max, ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_crds::state::{RunningRevision, ScopeState};
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(uid: &str, version: &str, scopes: &[(&str, i64)]) -> Report {
+        let base =
+            json!({"pod": "a", "role": "ingest", "version": version, "formatMax": "v1", "ready": true});
+        let scopes = scopes.iter().map(|(scope, sequence)| {
+            let running = RunningRevision { sequence: *sequence, hash: String::new() };
+            ((*scope).to_owned(), ScopeState { running: Some(running), refused: None })
+        });
+        let said = PodState { scopes: scopes.collect(), ..serde_json::from_value(base).unwrap() };
+        Report { uid: uid.to_owned(), at: Timestamp::UNIX_EPOCH, said: Ok(said) }
+    }
+
+    #[test]
+    fn only_what_is_new_is_told() {
+        let before = || report("u", "1", &[("shop", 1), ("blog", 4)]);
+        let silent = Report { said: Err("away".to_owned()), ..before() };
+        let scopes = |names: &[&str]| Fresh::Scopes(names.iter().map(|name| (*name).to_owned()).collect());
+        for (after, expected) in [
+            (before(), Fresh::Nothing),
+            (Report { at: Timestamp::MAX, ..before() }, Fresh::Nothing),
+            (report("u", "1", &[("shop", 2), ("blog", 4)]), scopes(&["shop"])),
+            (report("u", "1", &[("blog", 4), ("new", 1)]), scopes(&["new", "shop"])),
+            (report("u", "2", &[("shop", 2), ("blog", 4)]), Fresh::Anything),
+            (report("other", "1", &[("shop", 1), ("blog", 4)]), Fresh::Anything),
+            (silent, Fresh::Anything),
+        ] {
+            let reports = Reports::default();
+            assert_eq!(reports.keep("team", "a", before()), Fresh::Anything, "the first report");
+            assert_eq!(reports.keep("team", "a", after), expected);
+        }
     }
 }

@@ -13,12 +13,15 @@ use millrace_crds::names::AppId;
 use millrace_crds::validate::SecretUse;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::cluster::{Author, Change, Cluster, ObjectKey};
 use crate::kind::Kind;
+use crate::poller::News;
 use crate::queue::{Key, Queue};
+use crate::reports::Fresh;
 
 /// Everything is looked at again this often: drift that no watch tells of (topics, tables) is found within it.
 const RESYNC: Duration = Duration::from_secs(600);
@@ -31,6 +34,7 @@ const SECRETS: Duration = Duration::from_secs(60);
 pub struct Waker {
     queue: Arc<Queue>,
     known: Mutex<Known>,
+    published: Arc<Notify>,
 }
 
 /// What must be known of objects to tell who is concerned by a change of another.
@@ -47,7 +51,7 @@ struct Known {
 impl Waker {
     /// Wakes keys of this queue.
     pub fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, known: Mutex::new(Known::default()) }
+        Self { queue, known: Mutex::new(Known::default()), published: Arc::default() }
     }
 
     /// An object changed.
@@ -57,11 +61,19 @@ impl Waker {
         let keys = known.concerned(change);
         drop(known);
         self.wake(keys);
+        if change.key.kind == Kind::Revision && !change.is_gone {
+            self.published.notify_one();
+        }
     }
 
-    /// A pod of this data plane said something new.
-    pub fn heard(&self, namespace: &str, data_plane: &str) {
-        let keys = self.lock().of_data_plane(namespace, data_plane);
+    /// Notified when a Revision comes or changes, also by us.
+    pub fn published(&self) -> Arc<Notify> {
+        Arc::clone(&self.published)
+    }
+
+    /// A pod of a data plane said something new.
+    pub fn heard(&self, news: &News) {
+        let keys = self.lock().concerned_by_news(news);
         self.wake(keys);
     }
 
@@ -218,6 +230,18 @@ impl Known {
             .filter_map(|(app, _)| AppId::new(namespace, app).ok().map(Key::App))
             .chain([Key::Namespace(namespace.to_owned())])
             .collect()
+    }
+
+    /// Where a pod stands with one App is that App's alone; with the access rules, everybody's.
+    fn concerned_by_news(&self, news: &News) -> BTreeSet<Key> {
+        match &news.fresh {
+            Fresh::Scopes(scopes) if !scopes.contains(labels::SCOPE_ACCESS) => {
+                let apps = scopes.iter().filter_map(|scope| AppId::new(&news.namespace, scope).ok());
+                apps.map(Key::App).collect()
+            }
+            Fresh::Nothing => BTreeSet::new(),
+            Fresh::Scopes(_) | Fresh::Anything => self.of_data_plane(&news.namespace, &news.data_plane),
+        }
     }
 
     fn all(&self) -> BTreeSet<Key> {

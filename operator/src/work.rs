@@ -90,10 +90,11 @@ async fn ask_pods(work: &Work, until: CancellationToken) {
         let context = work.context.borrow();
         (Arc::clone(&context.cluster), Arc::clone(&context.reports))
     };
-    let poller = Poller::new(cluster, Arc::clone(&work.pods), reports, news);
+    let published = work.waker.published();
+    let poller = Poller::new(cluster, Arc::clone(&work.pods), reports, news, published);
     let hear = async {
         while let Some(news) = heard.recv().await {
-            work.waker.heard(&news.namespace, &news.data_plane);
+            work.waker.heard(&news);
         }
     };
     tokio::join!(poller.run(until), hear);

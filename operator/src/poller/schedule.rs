@@ -10,6 +10,12 @@ use millrace_crds::state::{PodState, takes};
 
 use crate::reports::Reports;
 
+/// The same as [`BEHIND`], while there is credit: what a person just changed is in force within moments.
+const QUICK: SignedDuration = SignedDuration::from_millis(100);
+/// Questions that may follow so quickly; each costs one, and one comes back every [`CREDIT_EVERY`]. Enough for a few edits
+/// in a row, and next to nothing where Revisions come without an end.
+const CREDIT_MAX: u32 = 20;
+const CREDIT_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// Between two questions to a pod that does not run yet what it should.
 const BEHIND: SignedDuration = SignedDuration::from_millis(500);
 /// The same, once it has not moved for [`PATIENCE`].
@@ -69,6 +75,43 @@ struct Asked {
     failures: u32,
     /// What it was behind of, and since when.
     behind: Option<(i64, Timestamp)>,
+    credit: Credit,
+}
+
+/// How soon the next look may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Nothing is urgent.
+    Usual,
+    /// A pod that may be asked quickly is behind.
+    Quick,
+}
+
+/// Questions that a pod may still be asked quickly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Credit {
+    left: u32,
+    /// Until when what comes back was counted.
+    counted: Timestamp,
+}
+
+impl Credit {
+    fn full() -> Self {
+        Self { left: CREDIT_MAX, counted: Timestamp::MIN }
+    }
+
+    /// With what came back by now.
+    fn at(self, now: Timestamp) -> Self {
+        let back = now.duration_since(self.counted).as_millis() / CREDIT_EVERY.as_millis();
+        match u32::try_from(back) {
+            Ok(0) => self,
+            Ok(back) if back < CREDIT_MAX - self.left => {
+                let counted = self.counted.saturating_add(CREDIT_EVERY.saturating_mul(back.cast_signed()));
+                Self { left: self.left + back, counted: counted.unwrap_or(now) }
+            }
+            Ok(_) | Err(_) => Self { left: CREDIT_MAX, counted: now },
+        }
+    }
 }
 
 impl Schedule {
@@ -81,7 +124,14 @@ impl Schedule {
             let known = before.remove(&key).filter(|known| known.target.uid == target.uid);
             let asked = match known {
                 Some(known) => Asked { target, ..known },
-                None => Asked { target, is_asked_now: false, heard_at: None, failures: 0, behind: None },
+                None => Asked {
+                    target,
+                    is_asked_now: false,
+                    heard_at: None,
+                    failures: 0,
+                    behind: None,
+                    credit: Credit::full(),
+                },
             };
             self.pods.insert(key, asked);
         }
@@ -103,6 +153,7 @@ impl Schedule {
                 (Some(lag), Some((same, since))) if same == lag => Some((lag, since)),
                 (Some(lag), _) => Some((lag, now)),
             };
+            asked.credit = asked.credit.at(now);
             let waited = asked.heard_at.map(|at| now.duration_since(at));
             if !asked.is_asked_now && waited.is_none_or(|waited| waited >= asked.pause(now)) {
                 due.push((asked.heard_at, key.clone()));
@@ -113,9 +164,16 @@ impl Schedule {
         let start = |(_, key): (_, (String, String))| {
             let asked = self.pods.get_mut(&key)?;
             asked.is_asked_now = true;
+            let is_quick = asked.heard_at.is_some_and(|at| now.duration_since(at) < BEHIND);
+            asked.credit.left = asked.credit.left.saturating_sub(u32::from(is_quick));
             Some(asked.target.clone())
         };
         due.into_iter().filter_map(start).collect()
+    }
+
+    /// How soon to look again after this look.
+    pub(super) fn pace(&self, now: Timestamp) -> Pace {
+        if self.pods.values().any(|asked| asked.pause(now) == QUICK) { Pace::Quick } else { Pace::Usual }
     }
 
     /// A pod answered, or failed to; whether it is still there.
@@ -139,6 +197,7 @@ impl Asked {
         }
         match self.behind {
             None => CURRENT,
+            Some((_, since)) if self.credit.left > 0 && now.duration_since(since) < PATIENCE => QUICK,
             Some((_, since)) if now.duration_since(since) < PATIENCE => BEHIND,
             Some(_) => STUCK,
         }

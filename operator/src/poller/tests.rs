@@ -12,6 +12,7 @@ struct World {
     pods: Pods,
     reports: Arc<Reports>,
     news: mpsc::UnboundedReceiver<News>,
+    published: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -21,9 +22,11 @@ impl World {
         let (sender, news) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let asked: Arc<dyn crate::backends::Pods> = Arc::new(pods.clone());
-        let poller = Poller::new(Arc::<Memory>::clone(&cluster), asked, Arc::clone(&reports), sender);
+        let published = Arc::new(Notify::new());
+        let (api, told) = (Arc::<Memory>::clone(&cluster), Arc::clone(&published));
+        let poller = Poller::new(api, asked, Arc::clone(&reports), sender, told);
         tokio::spawn(poller.run(stop.clone()));
-        Self { cluster, pods, reports, news, stop }
+        Self { cluster, pods, reports, news, published, stop }
     }
 
     fn token(&self) {
@@ -98,4 +101,28 @@ async fn a_failure_is_kept_in_its_own_words_until_the_cause_is_gone() {
     world.answers("a", "10.0.0.1", "1");
     world.news().await;
     assert_eq!(world.said("a"), Ok("1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_published_is_asked_for_at_once() {
+    let mut world = World::new();
+    world.token();
+    world.pod("a", "10.0.0.1");
+    world.answers("a", "10.0.0.1", "1");
+    world.news().await;
+    // Just after a look, when the next one is farthest away.
+    tokio::time::sleep(Duration::from_millis(3_010)).await;
+    let labels =
+        json!({labels::MANAGED_BY: labels::MANAGER, labels::SCOPE: "shop", labels::DATA_PLANE: "shared"});
+    let key = ObjectKey::new(Kind::Revision, "default", "shop-1");
+    world.cluster.put(&key, &json!({"metadata": {"labels": labels}, "spec": {"sequence": 1}}));
+    world.published.notify_one();
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let scopes = json!({"shop": {"running": {"sequence": 1, "hash": "x"}}});
+    let state = json!({"pod": "a", "role": "ingest", "version": "1", "formatMax": "v1", "ready": true, "scopes": scopes});
+    world.pods.put_pod("http://10.0.0.1:9090/state", serde_json::from_value(state).unwrap());
+    let news = world.news.recv().await.unwrap();
+    assert_eq!(news.fresh, Fresh::Scopes(["shop".to_owned()].into()));
+    assert!(begun.elapsed() <= Duration::from_millis(300), "{:?}", begun.elapsed());
 }

@@ -69,8 +69,17 @@ async fn wakes_whoever_is_concerned_and_nobody_else() {
     ] {
         world.wakes(&change(kind, "x", others, object), expected).await;
     }
-    world.waker.heard("team", "shared");
-    assert_eq!(world.woken().await, ["App team/a", "namespace team"]);
+    let scopes = |names: &[&str]| Fresh::Scopes(names.iter().map(|name| (*name).to_owned()).collect());
+    for (fresh, expected) in [
+        (Fresh::Anything, &["App team/a", "namespace team"][..]),
+        (scopes(&["a"]), &["App team/a"]),
+        (scopes(&["a", "access"]), &["App team/a", "namespace team"]),
+        (Fresh::Nothing, &[]),
+    ] {
+        let news = News { namespace: "team".to_owned(), data_plane: "shared".to_owned(), fresh };
+        world.waker.heard(&news);
+        assert_eq!(world.woken().await, expected, "{news:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

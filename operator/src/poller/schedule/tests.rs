@@ -51,9 +51,19 @@ fn say(reports: &Reports, pod: &str, said: Result<PodState, String>) {
 
 /// The moments, in milliseconds, at which a pod that always answers so is asked within the first while.
 fn asked(said: Result<PodState, String>, revisions: &[Arc<DynamicObject>], until_ms: i64) -> Vec<i64> {
+    asked_every(500, said, revisions, until_ms)
+}
+
+/// The same, looked at in steps of so many milliseconds.
+fn asked_every(
+    step_ms: usize,
+    said: Result<PodState, String>,
+    revisions: &[Arc<DynamicObject>],
+    until_ms: i64,
+) -> Vec<i64> {
     let (mut schedule, reports) = (Schedule::default(), Reports::default());
     let mut moments = Vec::new();
-    for ms in (0..=until_ms).step_by(500) {
+    for ms in (0..=until_ms).step_by(step_ms) {
         schedule.look(vec![target("a")], revisions);
         for due in schedule.due(&reports, at(ms), 10) {
             moments.push(ms);
@@ -86,6 +96,41 @@ fn a_pod_is_asked_often_while_something_is_on_its_way_and_seldom_otherwise() {
     refuses.refused = Some(RefusedRevision { sequence: 3, reason: "no".to_owned() });
     let refuses = state(&[("shop", refuses), ("access", running(2))]);
     assert_eq!(asked(Ok(refuses), &revisions, 29_000), [0], "what it refused it will not run");
+}
+
+#[test]
+fn a_pod_is_asked_quickly_after_a_change_and_no_longer_than_its_credit_lasts() {
+    let revisions = [revision("shop", Some("shared"), 3, 100)];
+    let behind = || Ok(state(&[("shop", running(2))]));
+    let moments = asked_every(50, behind(), &revisions, 10_000);
+    assert_eq!(moments[..4], [0, 100, 200, 300]);
+    let within = |from, to| moments.iter().filter(|ms| (from..to).contains(*ms)).count();
+    assert!((20..=24).contains(&within(0, 2_500)), "{moments:?}");
+    assert!((6..=12).contains(&within(6_000, 9_000)), "one a second beside the usual two: {moments:?}");
+    let current = Ok(state(&[("shop", running(3))]));
+    assert_eq!(asked_every(50, current, &revisions, 29_000), [0], "nothing is on its way");
+    assert_eq!(asked_every(50, Err("gone".to_owned()), &revisions, 3_000), [0, 500, 1_500]);
+}
+
+#[test]
+fn credit_comes_back_with_time_and_only_a_pod_that_has_some_asks_for_a_quick_look() {
+    let (mut schedule, reports) = (Schedule::default(), Reports::default());
+    let mut ask = |from: i64, to: i64| {
+        let mut count = 0;
+        for ms in (from..to).step_by(100) {
+            schedule.look(vec![target("a")], &[revision("shop", Some("shared"), 3, 100)]);
+            for due in schedule.due(&reports, at(ms), 10) {
+                count += 1;
+                schedule.heard(&due, true, at(ms));
+                say(&reports, "a", Ok(state(&[("shop", running(2))])));
+            }
+        }
+        (count, schedule.pace(at(to)))
+    };
+    assert_eq!(ask(0, 1_000), (10, Pace::Quick));
+    ask(1_000, 20_000);
+    // What came back in the meantime was spent at once; after a rest it is there again.
+    assert!(ask(40_000, 42_000).0 >= 19);
 }
 
 #[test]
