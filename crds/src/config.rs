@@ -17,6 +17,18 @@ pub enum Format {
     V1,
 }
 
+impl Format {
+    /// The newest that this release knows.
+    pub const NEWEST: Self = Self::V1;
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+        }
+    }
+}
+
 /// One App, compiled: the bytes of an App's Revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

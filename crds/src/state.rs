@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Format;
 use crate::resolved::Role;
@@ -18,13 +19,25 @@ pub struct PodState {
     pub role: Role,
     /// Version of the program.
     pub version: String,
-    /// Newest format it understands; the operator writes none that a pod does not.
+    /// Newest format it understands; the operator writes none that a pod does not. One that is newer than any this
+    /// release knows counts as the newest that it does: a pod that is ahead of its operator understands all of those.
+    #[serde(deserialize_with = "format_known")]
     pub format_max: Format,
     /// Whether it serves.
     pub ready: bool,
     /// By scope: an App's name, or `access`.
     #[serde(default)]
     pub scopes: BTreeMap<String, ScopeState>,
+}
+
+fn format_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = |text: &str| text.strip_prefix('v')?.parse::<u32>().ok();
+    match Format::deserialize(text.as_str().into_deserializer()) {
+        Ok(format) => Ok(format),
+        Err(_) if number(&text) > number(Format::NEWEST.as_str()) => Ok(Format::NEWEST),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where one scope stands in a pod.
@@ -71,6 +84,24 @@ pub fn takes(pod: &str, revision: &str, percent: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_is_newer_than_its_operator_is_understood_all_the_same() {
+        let state = |format_max: &str| {
+            serde_json::from_value::<PodState>(serde_json::json!({
+                "pod": "a", "role": "worker", "version": "9.0.0", "formatMax": format_max, "ready": true,
+                "newer": {"x": 1}, "scopes": {"shop": {"running": {"sequence": 7, "hash": "h", "newer": 2}}},
+            }))
+        };
+        for format in ["v1", "v2", "v10"] {
+            let state = state(format).unwrap();
+            assert_eq!((state.format_max, state.scopes.len()), (Format::V1, 1), "{format}");
+        }
+        for odd in ["v0", "2", "V2", "v", "", "v-2"] {
+            assert!(state(odd).is_err(), "{odd} is no format");
+        }
+        assert_eq!(serde_json::to_value(Format::NEWEST).unwrap(), Format::NEWEST.as_str());
+    }
 
     #[test]
     fn a_share_of_the_pods_is_close_to_what_was_asked_and_only_grows() {
