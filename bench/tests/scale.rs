@@ -8,11 +8,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Runs the measurement beside an API server of its own, and gives its figures.
-fn measure(arguments: &[&str]) -> Vec<Value> {
+/// Runs the measurement beside an API server of its own, which has this name, and gives its figures.
+fn measure(name: &str, arguments: &[&str]) -> Vec<Value> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/cluster/on-api-server");
     let size = ["--apps", "60", "--namespaces", "3", "--output", "json"];
-    let instance = format!("scale-{}", std::process::id());
+    let instance = format!("{name}-{}", std::process::id());
     let program = env!("CARGO_BIN_EXE_millrace-bench");
     let done = Command::new(beside)
         .env("MILLRACE_CLUSTER", instance)
@@ -37,10 +37,10 @@ fn check(figures: &[Value]) {
 
 #[test]
 fn sixty_apps_become_ready_with_few_writes_and_an_idle_hour_has_none() {
-    check(&measure(&[]));
+    check(&measure("scale", &[]));
 }
 
 #[test]
 fn a_second_operator_takes_over_half_way_without_a_duplicate_or_a_write_in_vain() {
-    check(&measure(&["--hand-over"]));
+    check(&measure("scale-hand-over", &["--hand-over"]));
 }
