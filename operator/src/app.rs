@@ -95,15 +95,16 @@ async fn bring(context: &Context, gathered: &Gathered, valid: &Valid) -> Result<
     let database = &valid.config.storage.database;
     let tables = part(context, planned.tables, &format!("database `{database}` is as wanted")).await?;
     let is_in_place = topics.status == Status::True && tables.status == Status::True;
-    let durable = match topics.status {
-        Status::True => Some(status::durable(&observe::durability(context, valid).await)),
-        Status::False | Status::Unknown => None,
-    };
     let target = if is_in_place {
         apply::carry_out(context, &planned.publish.plan).await?;
         planned.publish.target
     } else {
         planned.publish.target_before
+    };
+    // After the Revision, which does not wait for it.
+    let durable = match topics.status {
+        Status::True => Some(status::durable(&observe::durability(context, valid).await)),
+        Status::False | Status::Unknown => None,
     };
     let no_target = match valid.digests {
         Digests::Awaited => Some(format!(

@@ -22,6 +22,9 @@ use super::error::KafkaError;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a read answers the next question too: many Apps ask at once when an operator starts.
 const FRESH_MAX: Duration = Duration::from_secs(5);
+/// How long the broker waits for one more record at the end of the topic: none is awaited, and every change of an App
+/// waits for this read.
+const END_WAIT_MS: &str = "10";
 /// The topic has one partition: records of all Apps are few and small.
 const PARTITION: i32 = 0;
 
@@ -130,6 +133,8 @@ impl ConsumerContext for Quiet {}
 fn read_to_end(mut config: ClientConfig, topic: &str) -> Result<BTreeMap<AppId, Owner>, ClientError> {
     // The library wants a group to assign partitions by hand; nothing is ever committed to it.
     config.set("group.id", topic).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+    // That the end is reached is told by an empty answer, which the broker would keep back for half a second.
+    config.set("fetch.wait.max.ms", END_WAIT_MS);
     let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
     let mut from_start = TopicPartitionList::new();
     from_start.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
