@@ -23,6 +23,9 @@ pub const SCOPE: &str = "millrace.dev/scope";
 pub const SCOPE_ACCESS: &str = "access";
 /// The data plane of all Apps of a namespace that have none of their own.
 pub const SHARED: &str = "shared";
+/// ServiceAccount that all Apps of the shared data plane own and that owns everything else in it. No role's object is
+/// named so, and no App's: those end in a role.
+pub const SHARED_ANCHOR: &str = "mr-shared";
 /// On everything applied: hash of the intent, so that a field that is no longer wanted is noticed.
 pub const INTENT_ANNOTATION: &str = "millrace.dev/intent";
 /// On an App or RolePolicy, any value: nothing is written for it until it is gone.

@@ -18,10 +18,13 @@ use millrace_crds::labels;
 
 use crate::apply;
 use crate::context::{Context, Next, ReconcileError};
+use crate::workloads::anchor;
 use gather::Gathered;
 
 /// How soon an App's Secret is looked for again: its reconcile writes it within moments, and nothing tells of Secrets.
 const SECRET_SOON: Duration = Duration::from_secs(1);
+/// When to come again once the anchor was made: everything else waits for its UID, and our own write wakes nobody.
+const ANCHOR_MADE: Duration = Duration::ZERO;
 /// How often Secrets that resources name are read again.
 const SECRETS_AGAIN: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,8 @@ pub async fn reconcile(context: &Context, namespace: &str, now: Timestamp) -> Re
 /// When to look again if no watch says so earlier.
 fn next(gathered: &Gathered, access: &access::Access<'_>) -> Next {
     let planes = gathered.planes();
+    let is_shared = planes.get(labels::SHARED).into_iter().flatten().any(|member| member.live.is_some());
+    let made_anchor = is_shared && !gathered.owned.contains_key(&anchor::key(&gathered.namespace));
     let waits_for_keys = planes
         .values()
         .flatten()
@@ -64,7 +69,9 @@ fn next(gathered: &Gathered, access: &access::Access<'_>) -> Next {
     let is_starting = access.newest.as_ref().is_some_and(|newest| newest.progress.starting > 0);
     let names_secrets = gathered.integrations.iter().any(|found| found.typed.is_ok())
         || gathered.apps.iter().any(|app| app.typed.as_ref().is_ok_and(|app| app.spec.connections.is_some()));
-    if waits_for_keys {
+    if made_anchor {
+        Next::After(ANCHOR_MADE)
+    } else if waits_for_keys {
         Next::After(SECRET_SOON)
     } else if is_starting || names_secrets {
         Next::After(SECRETS_AGAIN)

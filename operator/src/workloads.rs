@@ -1,8 +1,9 @@
 //! A data plane in, every object it consists of out, as full intents. Pure: one small function per kind of object.
-//! Nothing here depends on which Apps a data plane serves, the owners in the metadata apart, so that Apps come and go
+//! Nothing here depends on which Apps a data plane serves, the owners of its [`anchor`] apart, so that Apps come and go
 //! without a pod noticing. Must not read anything.
 
 mod admission;
+pub mod anchor;
 mod expose;
 pub mod golden;
 mod identity;
@@ -48,8 +49,8 @@ pub struct DataPlane<'a> {
     pub namespace: &'a str,
     /// `shared`, or the App's name.
     pub name: &'a str,
-    /// Who it goes with: it is garbage once all of them are gone.
-    pub owners: &'a [OwnerReference],
+    /// What it goes with.
+    pub owner: Option<&'a OwnerReference>,
     /// Its pods.
     pub sizes: &'a BTreeMap<Role, Size>,
     /// Where its back ends are.
@@ -160,7 +161,7 @@ impl Part<'_> {
             name: Some(name),
             namespace: Some(self.plane.namespace.to_owned()),
             labels: Some(labels_of(self.plane.name, Some(self.role))),
-            owner_references: Some(self.plane.owners.to_vec()).filter(|owners| !owners.is_empty()),
+            owner_references: self.plane.owner.map(|owner| vec![owner.clone()]),
             ..ObjectMeta::default()
         }
     }

@@ -28,7 +28,7 @@ use crate::installation::Installation;
 use crate::kind::Kind;
 use crate::plan::{Plan, Step};
 use crate::workloads::sizes::{self, Size};
-use crate::workloads::{self, DataPlane, Intended, KINDS};
+use crate::workloads::{self, DataPlane, Intended, KINDS, anchor};
 
 /// Random bytes of each generated key and token.
 const KEY_BYTES: usize = 32;
@@ -60,7 +60,18 @@ pub(super) fn plan(gathered: &Gathered, access: &Access<'_>, given: &Given<'_>) 
     }
     intents.extend(access.publish.iter().map(|spec| revision(gathered, spec)));
     for (name, members, spec, backends) in live {
-        let plane = Plane { name, members, spec, backends: &backends, gathered, given };
+        let owner = match owner(name, members, gathered) {
+            Owner::Itself(app) => app,
+            Owner::Anchor { intent, there } => {
+                intents.push(*intent);
+                let Some(anchor) = there else {
+                    kept.insert(name);
+                    continue;
+                };
+                anchor
+            }
+        };
+        let plane = Plane { name, members, spec, backends: &backends, owner, gathered, given };
         intents.extend(plane.secrets(&keys));
         intents.extend(plane.objects());
     }
@@ -89,12 +100,43 @@ fn shaped<'a>(
     Some((own, resolved::backends(given.installation, given.accounts, of_app)?))
 }
 
+/// What the objects of a data plane go with.
+enum Owner {
+    /// One of an App's own is ruled by that App.
+    Itself(OwnerReference),
+    /// A shared one goes with the last of its Apps, by way of its anchor.
+    Anchor {
+        intent: Box<Intended>,
+        /// `None` until the anchor is there to be named: then the data plane stays as it is until the next round.
+        there: Option<OwnerReference>,
+    },
+}
+
+fn owner(plane: &str, members: &[Member<'_>], gathered: &Gathered) -> Owner {
+    let of = |member: &Member<'_>, controller| OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: Kind::App.as_str().to_owned(),
+        name: member.id.name().to_owned(),
+        uid: member.uid.to_owned(),
+        controller,
+        block_owner_deletion: None,
+    };
+    if let Some(app) = members.first().filter(|_| plane != labels::SHARED) {
+        return Owner::Itself(of(app, Some(true)));
+    }
+    let apps = members.iter().map(|member| of(member, None)).collect();
+    let intent = Box::new(anchor::anchor(&gathered.namespace, apps));
+    let there = gathered.owned.get(&intent.key).and_then(|found| anchor::owner(found));
+    Owner::Anchor { intent, there }
+}
+
 /// A data plane that is brought to what it should be.
 struct Plane<'a> {
     name: &'a str,
     members: &'a [Member<'a>],
     spec: Option<&'a AppSpec>,
     backends: &'a BackendsOf,
+    owner: OwnerReference,
     gathered: &'a Gathered,
     given: &'a Given<'a>,
 }
@@ -108,7 +150,7 @@ impl Plane<'_> {
             let content = serde_json::to_string(&content).expect("texts and maps of texts are valid JSON");
             let metadata = ObjectMeta {
                 labels: Some(workloads::labels_of(self.name, Some(role))),
-                owner_references: Some(self.owners()),
+                owner_references: Some(vec![self.owner.clone()]),
                 ..named(&self.gathered.namespace, labels::resolved_secret(self.name, role))
             };
             secret_of(metadata, [(labels::RESOLVED, content.as_str())])
@@ -117,12 +159,11 @@ impl Plane<'_> {
     }
 
     fn objects(&self) -> Vec<Intended> {
-        let owners = self.owners();
         let sizes = Role::ALL.into_iter().map(|role| (role, self.size(role))).collect();
         workloads::objects(&DataPlane {
             namespace: &self.gathered.namespace,
             name: self.name,
-            owners: &owners,
+            owner: Some(&self.owner),
             sizes: &sizes,
             backends: &self.backends.addresses,
             installation: self.given.installation,
@@ -148,19 +189,6 @@ impl Plane<'_> {
             volume.class = claim["storageClassName"].as_str().map(ToOwned::to_owned);
         }
         size
-    }
-
-    /// A shared data plane goes with the last of its Apps, one of its own is ruled by its App.
-    fn owners(&self) -> Vec<OwnerReference> {
-        let owner = |member: &Member<'_>| OwnerReference {
-            api_version: API_VERSION.to_owned(),
-            kind: Kind::App.as_str().to_owned(),
-            name: member.id.name().to_owned(),
-            uid: member.uid.to_owned(),
-            controller: (self.name != labels::SHARED).then_some(true),
-            block_owner_deletion: None,
-        };
-        self.members.iter().map(owner).collect()
     }
 }
 
@@ -243,10 +271,12 @@ fn removals(gathered: &Gathered, planned: &BTreeSet<ObjectKey>, kept: &BTreeSet<
 
 /// Our labels on an object of another name were copied, not written by us.
 fn is_named_by_us(name: &str, plane: &str) -> bool {
-    Role::ALL.into_iter().any(|role| {
-        let rest = name.strip_prefix(&labels::role_object(plane, role));
-        rest.is_some_and(|rest| rest.is_empty() || rest == "-pods")
-    })
+    let is_anchor = plane == labels::SHARED && name == labels::SHARED_ANCHOR;
+    is_anchor
+        || Role::ALL.into_iter().any(|role| {
+            let rest = name.strip_prefix(&labels::role_object(plane, role));
+            rest.is_some_and(|rest| rest.is_empty() || rest == "-pods")
+        })
 }
 
 fn abandoned_secrets(gathered: &Gathered) -> Vec<Step> {

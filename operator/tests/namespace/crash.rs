@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use futures::FutureExt as _;
+use kube::core::DynamicObject;
 use millrace_crds::labels;
+use millrace_operator::cluster::Cluster as _;
 use millrace_operator::cluster::memory::Moment;
 use millrace_operator::kind::Kind;
-use millrace_operator::namespace;
 use serde_json::{Value, json};
 
-use crate::world::{NAMESPACE, World, key};
+use crate::world::{World, key};
 
 type Story = fn(&World);
 
 /// What leads up to the round that crashes, and what that round must cope with.
-const STORIES: [(&str, Story, Story); 4] = [
+const STORIES: [(&str, Story, Story); 5] = [
     ("a first App", |_| (), |world| world.app("one", json!({}))),
     (
         "a second App with a data plane of its own",
@@ -34,6 +36,14 @@ const STORIES: [(&str, Story, Story); 4] = [
         |world| world.app("one", json!({})),
     ),
     (
+        "what an older release made goes over to the anchor",
+        |world| {
+            world.app("one", json!({}));
+            world.app("two", json!({}));
+        },
+        owned_by_apps,
+    ),
+    (
         "the last App goes",
         |world| world.app("one", json!({})),
         |world| {
@@ -41,6 +51,31 @@ const STORIES: [(&str, Story, Story); 4] = [
         },
     ),
 ];
+
+/// As before there was an anchor: every shared object names every App.
+fn owned_by_apps(world: &World) {
+    let apps = world.cluster.objects().into_iter().filter(|(key, _)| key.kind == Kind::App);
+    let owners: Vec<Value> = apps
+        .map(|(key, app)| json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "App", "name": key.name, "uid": app.metadata.uid}))
+        .collect();
+    let anchor = key(Kind::ServiceAccount, labels::SHARED_ANCHOR);
+    let uid = world.cluster.object(&anchor).unwrap().metadata.uid.clone();
+    for (key, object) in world.cluster.objects() {
+        let mut object = DynamicObject::clone(&object);
+        let names =
+            object.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == uid.as_ref());
+        if names {
+            object.metadata.owner_references = Some(serde_json::from_value(owners.clone().into()).unwrap());
+            object
+                .metadata
+                .annotations
+                .get_or_insert_default()
+                .insert(labels::INTENT_ANNOTATION.to_owned(), "older".to_owned());
+            world.cluster.apply(&key, &object).now_or_never().unwrap().unwrap();
+        }
+    }
+    world.cluster.remove(&anchor);
+}
 
 /// The same bytes at every call, so that two runs can be compared.
 fn same(bytes: &mut [u8]) {
@@ -85,7 +120,7 @@ async fn a_crash_at_any_write_is_mended_by_the_next_round() {
             world.settle().await;
             change(&world);
             world.cluster.crash_at(write, moment);
-            let crashed = namespace::reconcile(&world.context, NAMESPACE, world.now).await;
+            let crashed = world.bring().await;
             assert!(crashed.is_err() && world.cluster.has_crashed(), "{name}: write {write} did not come");
             world.cluster.restart();
             world.settle().await;
@@ -116,7 +151,7 @@ async fn objects_that_the_garbage_collector_left_are_removed_by_us_also_after_a_
     for (write, moment) in (1..=writes).flat_map(|n| [(n, Moment::Before), (n, Moment::After)]) {
         let world = story().await;
         world.cluster.crash_at(write, moment);
-        assert!(namespace::reconcile(&world.context, NAMESPACE, world.now).await.is_err());
+        assert!(world.bring().await.is_err());
         world.cluster.restart();
         world.settle().await;
         let left: Vec<String> = world.cluster.objects().into_keys().map(|key| key.name).collect();

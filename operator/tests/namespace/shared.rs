@@ -26,23 +26,28 @@ fn owners(world: &World, kind: Kind, name: &str) -> BTreeSet<String> {
     owners.iter().map(|owner| owner["name"].as_str().unwrap().to_owned()).collect()
 }
 
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Every object of the shared data plane, its Secrets among them.
+fn everything(world: &World) -> Vec<(Kind, String)> {
+    let found = world.cluster.objects().into_keys().map(|key| (key.kind, key.name));
+    found.filter(|(kind, name)| KINDS.contains(kind) || name.starts_with("millrace.shared.")).collect()
+}
+
 #[tokio::test]
-async fn the_smallest_app_gets_a_whole_data_plane_in_one_round() {
+async fn the_smallest_app_gets_a_whole_data_plane() {
     let world = World::new();
     world.app("hello", json!({}));
     world.settle().await;
     assert_eq!(world.names(Kind::Deployment), ["mr-shared-gateway", "mr-shared-ingest"]);
     assert_eq!(world.names(Kind::StatefulSet), ["mr-shared-worker"]);
-    for kind in [
-        Kind::ServiceAccount,
-        Kind::Role,
-        Kind::RoleBinding,
-        Kind::Service,
-        Kind::NetworkPolicy,
-        Kind::PodDisruptionBudget,
-    ] {
+    for kind in [Kind::Role, Kind::RoleBinding, Kind::Service, Kind::NetworkPolicy, Kind::PodDisruptionBudget]
+    {
         assert_eq!(world.names(kind), PLANE, "{kind:?}");
     }
+    assert_eq!(world.names(Kind::ServiceAccount), [&[labels::SHARED_ANCHOR][..], &PLANE].concat());
     assert_eq!(world.names(Kind::Revision), ["access-1"]);
     let secrets = ["millrace-hello", "millrace.admin", "millrace.pepper", "millrace.shared.gateway"];
     assert_eq!(world.names(Kind::Secret)[..4], secrets);
@@ -66,28 +71,57 @@ async fn an_app_that_comes_or_goes_never_touches_the_pods_of_the_others() {
         [(Kind::Deployment, PLANE[0]), (Kind::Deployment, PLANE[1]), (Kind::StatefulSet, PLANE[2])];
     let specs = workloads.map(|(kind, name)| before(kind, name));
     world.app("two", json!({}));
-    world.settle().await;
+    let written: Vec<String> = world.settle().await.into_iter().map(|write| write.key.name).collect();
+    let with_apps_in_them = [labels::SHARED_ANCHOR, "millrace.shared.ingest", "millrace.shared.gateway"];
+    assert_eq!(written, with_apps_in_them);
     assert_eq!(workloads.map(|(kind, name)| before(kind, name)), specs);
-    for kind in KINDS.into_iter().filter(|kind| !world.names(*kind).is_empty()) {
-        for name in world.names(kind) {
-            assert_eq!(
-                owners(&world, kind, &name),
-                ["one", "two"].map(str::to_owned).into(),
-                "{kind:?} {name}"
-            );
-        }
+    for (kind, name) in everything(&world) {
+        let expected: &[&str] =
+            if name == labels::SHARED_ANCHOR { &["one", "two"] } else { &[labels::SHARED_ANCHOR] };
+        assert_eq!(owners(&world, kind, &name), set(expected), "{kind:?} {name}");
     }
     assert_eq!(world.resolved("shared", Role::Ingest).privacy.len(), 2);
 
     world.cluster.remove(&key(Kind::App, "one"));
-    world.settle().await;
+    let written: Vec<String> = world.settle().await.into_iter().map(|write| write.key.name).collect();
+    assert_eq!(written, with_apps_in_them);
     assert_eq!(workloads.map(|(kind, name)| before(kind, name)), specs);
     for (kind, name) in workloads {
         let object = world.object(kind, name).unwrap();
         assert_eq!(object["metadata"]["generation"], 1, "{name} was changed");
-        assert_eq!(owners(&world, kind, name), ["two".to_owned()].into());
     }
+    assert_eq!(owners(&world, Kind::ServiceAccount, labels::SHARED_ANCHOR), set(&["two"]));
     assert_eq!(world.resolved("shared", Role::Ingest).privacy.len(), 1);
+}
+
+#[tokio::test]
+async fn an_anchor_that_somebody_deleted_is_made_anew_with_everything_that_it_owned() {
+    let world = World::new();
+    world.app("one", json!({}));
+    world.settle().await;
+    let before = everything(&world);
+    world.cluster.remove(&key(Kind::ServiceAccount, labels::SHARED_ANCHOR));
+    assert_eq!(everything(&world), [], "the garbage collector takes it all");
+    world.settle().await;
+    assert_eq!(everything(&world), before);
+}
+
+#[tokio::test]
+async fn what_is_shared_stays_as_it_is_while_its_anchor_is_on_its_way_out() {
+    let world = World::new();
+    world.app("one", json!({}));
+    world.settle().await;
+    let mut anchor = world.object(Kind::ServiceAccount, labels::SHARED_ANCHOR).unwrap();
+    anchor["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    world.put(Kind::ServiceAccount, labels::SHARED_ANCHOR, &anchor);
+    world.cluster.remove(&key(Kind::ServiceAccount, labels::SHARED_ANCHOR));
+    world.app("two", json!({}));
+    world.settle().await;
+    assert_eq!(
+        world.resolved("shared", Role::Ingest).privacy.len(),
+        1,
+        "nothing is given an owner that goes"
+    );
 }
 
 #[tokio::test]
@@ -261,7 +295,7 @@ async fn an_invalid_app_that_never_ran_gets_nothing() {
     world.app("good", json!({}));
     world.settle().await;
     assert_eq!(world.names(Kind::StatefulSet), ["mr-shared-worker"]);
-    assert_eq!(owners(&world, Kind::StatefulSet, "mr-shared-worker"), ["good".to_owned()].into());
+    assert_eq!(owners(&world, Kind::ServiceAccount, labels::SHARED_ANCHOR), set(&["good"]));
 }
 
 #[tokio::test]

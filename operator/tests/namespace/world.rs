@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use millrace_crds::resolved::{Credentials, Resolved, Role, Sensitive};
 use millrace_crds::state::{PodState, RunningRevision, ScopeState};
 use millrace_operator::cluster::ObjectKey;
 use millrace_operator::cluster::memory::{Memory, Write};
-use millrace_operator::context::{Accounts, Context, Next};
+use millrace_operator::context::{Accounts, Context, Next, ReconcileError};
 use millrace_operator::installation::Installation;
 use millrace_operator::kind::Kind;
 use millrace_operator::metrics::Metrics;
@@ -143,10 +144,22 @@ impl World {
         namespace::reconcile(&self.context, NAMESPACE, self.now).await.unwrap()
     }
 
-    /// One round that writes what there is to write, and a second that must find nothing left.
+    /// Rounds for as long as each asks for another at once: what is shared waits one for its anchor.
+    pub(crate) async fn bring(&self) -> Result<(), ReconcileError> {
+        const ROUNDS_MAX: usize = 3;
+        for _ in 0..ROUNDS_MAX {
+            if namespace::reconcile(&self.context, NAMESPACE, self.now).await? != Next::After(Duration::ZERO)
+            {
+                return Ok(());
+            }
+        }
+        panic!("{ROUNDS_MAX} rounds were not enough");
+    }
+
+    /// Writes what there is to write; one more round must find nothing left.
     pub(crate) async fn settle(&self) -> Vec<Write> {
         self.cluster.forget_writes();
-        self.reconcile().await;
+        self.bring().await.unwrap();
         let writes = self.cluster.writes();
         self.cluster.forget_writes();
         self.reconcile().await;
