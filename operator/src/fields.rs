@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value};
 
+pub(crate) mod owners;
+
 /// How Kubernetes treats a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {

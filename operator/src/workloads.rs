@@ -183,10 +183,11 @@ impl Part<'_> {
 
     /// Number of pods, where it is ours to say.
     fn replicas(&self) -> Option<i32> {
-        match self.size().count {
-            Count::Fixed(count) => Some(i32::try_from(count).unwrap_or(i32::MAX)),
-            Count::ByLoad(_) => None,
-        }
+        let count = match self.size().count {
+            Count::Fixed(count) => Some(count),
+            Count::ByLoad { until_then, .. } => until_then,
+        };
+        count.map(|count| i32::try_from(count).unwrap_or(i32::MAX))
     }
 
     /// The port that is open to others; a worker has none.

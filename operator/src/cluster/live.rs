@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::store::Store;
 use super::{Author, Change, Cluster, ClusterError, MANAGER, MANAGER_STATUS, ObjectKey, Severity, Told};
+use crate::fields::owners;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 
@@ -145,7 +146,12 @@ fn is_held(object: &DynamicObject) -> bool {
 fn lighten(kind: Kind, object: &mut DynamicObject) {
     let resource = kind.resource();
     object.types = Some(TypeMeta { api_version: resource.api_version, kind: resource.kind });
-    object.metadata.managed_fields = None;
+    object.metadata.managed_fields = match kind {
+        Kind::Deployment | Kind::StatefulSet => {
+            object.metadata.managed_fields.take().and_then(owners::keep_who_counts_pods)
+        }
+        _ => None,
+    };
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }

@@ -103,6 +103,9 @@ impl Memory {
             if value["metadata"].get("finalizers").is_none() {
                 value["metadata"]["finalizers"] = stored["metadata"]["finalizers"].clone();
             }
+            for (_, last) in inner.intents.iter_mut().filter(|((of, _), _)| of == key) {
+                hand_over(last, stored, &value);
+            }
         }
         inner.keep(key, value, Author::Others)
     }
@@ -412,6 +415,19 @@ impl Cluster for Memory {
 
 fn as_value(object: &DynamicObject) -> Value {
     serde_json::to_value(object).expect("an object has text keys and no failing field")
+}
+
+/// A field that somebody else sets to another value is theirs from then on: what was applied before no longer holds it.
+fn hand_over(last: &mut Value, before: &Value, after: &Value) {
+    let Some(fields) = last.as_object_mut() else { return };
+    fields.retain(|name, last| {
+        let (before, after) = (&before[name.as_str()], &after[name.as_str()]);
+        if before.is_object() && after.is_object() {
+            hand_over(last, before, after);
+            return true;
+        }
+        before == after
+    });
 }
 
 /// Leaves out what says nothing, so that an object looks the same however it came about.

@@ -22,12 +22,13 @@ use super::gather::Gathered;
 use super::planes::Member;
 use super::read;
 use super::resolved::{self, BackendsOf, Keys};
-use crate::cluster::ObjectKey;
+use crate::cluster::{MANAGER, ObjectKey};
 use crate::context::Accounts;
+use crate::fields::owners::others_count_pods;
 use crate::installation::Installation;
 use crate::kind::Kind;
 use crate::plan::{Plan, Step};
-use crate::workloads::sizes::{self, Size};
+use crate::workloads::sizes::{self, CountedBy, Size};
 use crate::workloads::{self, DataPlane, Intended, KINDS, anchor};
 
 /// Random bytes of each generated key and token.
@@ -171,22 +172,27 @@ impl Plane<'_> {
         })
     }
 
-    /// The volume of a set that is there cannot change: its claims keep the size they were made with.
+    /// What the workload that is there says of it: the number of its pods may be somebody else's.
     fn size(&self, role: Role) -> Size {
         let app = self.spec.map(|spec| &spec.dataplane);
         let mut size = sizes::size(role, &self.given.installation.dataplane, app);
-        let key = ObjectKey::new(
-            Kind::StatefulSet,
-            &self.gathered.namespace,
-            &labels::role_object(self.name, role),
-        );
-        let claim =
-            self.gathered.owned.get(&key).map(|set| &set.data["spec"]["volumeClaimTemplates"][0]["spec"]);
+        let name = labels::role_object(self.name, role);
+        let found = |kind| self.gathered.owned.get(&ObjectKey::new(kind, &self.gathered.namespace, &name));
+        // The volume of a set that is there cannot change: its claims keep the size they were made with.
+        let claim = found(Kind::StatefulSet).map(|set| &set.data["spec"]["volumeClaimTemplates"][0]["spec"]);
         let stored =
             claim.and_then(|claim| claim["resources"]["requests"]["storage"].as_str().zip(Some(claim)));
         if let (Some(volume), Some((stored, claim))) = (&mut size.volume, stored) {
             volume.size = Quantity(stored.to_owned());
             volume.class = claim["storageClassName"].as_str().map(ToOwned::to_owned);
+        }
+        if let Some(workload) = found(Kind::Deployment) {
+            let pods = workload.data["spec"]["replicas"].as_u64().and_then(|pods| u32::try_from(pods).ok());
+            let counted_by = match others_count_pods(workload, MANAGER) {
+                true => CountedBy::Others,
+                false => CountedBy::Us,
+            };
+            size.count = size.count.beside(pods, counted_by);
         }
         size
     }

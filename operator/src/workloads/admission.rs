@@ -62,7 +62,7 @@ pub(super) fn disruption_budget(part: &Part<'_>) -> Intended {
 
 /// Only where pods are counted by load.
 pub(super) fn autoscaler(part: &Part<'_>) -> Option<Intended> {
-    let Count::ByLoad(bounds) = part.size().count else { return None };
+    let Count::ByLoad { bounds, .. } = part.size().count else { return None };
     let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
     let target = MetricTarget {
         type_: "Utilization".to_owned(),

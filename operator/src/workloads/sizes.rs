@@ -32,8 +32,36 @@ pub struct Size {
 pub enum Count {
     /// So many.
     Fixed(u32),
-    /// By load; the number is the autoscaler's and never written by us.
-    ByLoad(Autoscaling),
+    /// By load.
+    ByLoad {
+        /// Between these.
+        bounds: Autoscaling,
+        /// What we say until somebody else does; then the number is theirs, and never written by us again.
+        until_then: Option<u32>,
+    },
+}
+
+impl Count {
+    /// The same for a workload that is there with so many pods: they stay until somebody else counts them. Letting the
+    /// number go before that would make it one.
+    pub fn beside(self, pods: Option<u32>, counted_by: CountedBy) -> Self {
+        match (self, counted_by) {
+            (Self::ByLoad { bounds, .. }, CountedBy::Others) => Self::ByLoad { bounds, until_then: None },
+            (Self::ByLoad { bounds, until_then }, CountedBy::Us) => {
+                Self::ByLoad { bounds, until_then: pods.or(until_then) }
+            }
+            (fixed @ Self::Fixed(_), _) => fixed,
+        }
+    }
+}
+
+/// Who wrote the number of pods of a workload last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// We did, or nobody.
+    Us,
+    /// An autoscaler, or a person.
+    Others,
 }
 
 /// A volume of each pod.
@@ -72,7 +100,7 @@ pub fn size(role: Role, installation: &Sizes, app: Option<&DataplaneSpec>) -> Si
         (below.replicas, below.autoscaling)
     };
     let count = match autoscaling.filter(|_| spill.is_none()) {
-        Some(autoscaling) => Count::ByLoad(autoscaling),
+        Some(bounds) => Count::ByLoad { bounds, until_then: Some(bounds.min_replicas) },
         None => Count::Fixed(replicas.unwrap_or(REPLICAS)),
     };
     let levels = [above.resources, below.resources].into_iter().flatten().collect::<Vec<_>>();
@@ -258,7 +286,7 @@ mod tests {
         let installation = sizes(json!({"ingest": {"spill": spill}}));
         let app = of_app(json!({"placement": "Dedicated", "ingest": {"autoscaling": by_load}}));
         let app_wins = size(Role::Ingest, &installation, Some(&app));
-        assert!(matches!(app_wins.count, Count::ByLoad(_)) && app_wins.volume.is_none());
+        assert!(matches!(app_wins.count, Count::ByLoad { .. }) && app_wins.volume.is_none());
         let installation = sizes(json!({"ingest": {"autoscaling": by_load}}));
         let app = of_app(json!({"placement": "Dedicated", "ingest": {"spill": spill}}));
         let app_wins = size(Role::Ingest, &installation, Some(&app));

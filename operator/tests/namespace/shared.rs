@@ -206,18 +206,49 @@ async fn pods_by_load_are_counted_by_the_autoscaler_alone() {
     world.app("big", dedicated(json!({"gateway": {"autoscaling": bounds}})));
     world.settle().await;
     let gateway = world.object(Kind::Deployment, "mr-big-gateway").unwrap();
-    assert_eq!(gateway["spec"].get("replicas"), None);
+    assert_eq!(gateway["spec"]["replicas"], 3, "the fewest, until the autoscaler says how many");
     let autoscaler = world.object(Kind::HorizontalPodAutoscaler, "mr-big-gateway").unwrap();
     assert_eq!(autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
     let mut scaled = gateway.clone();
     scaled["spec"]["replicas"] = 17.into();
+    scaled["metadata"]["managedFields"] = json!([autoscalers_fields()]);
+    world.put(Kind::Deployment, "mr-big-gateway", &scaled);
+    assert_eq!(world.settle().await.len(), 1, "we let go of the number");
+    let mut scaled = world.object(Kind::Deployment, "mr-big-gateway").unwrap();
+    scaled["spec"]["replicas"] = 29.into();
     world.put(Kind::Deployment, "mr-big-gateway", &scaled);
     assert_eq!(world.settle().await, []);
-    assert_eq!(world.object(Kind::Deployment, "mr-big-gateway").unwrap()["spec"]["replicas"], 17);
+    assert_eq!(world.object(Kind::Deployment, "mr-big-gateway").unwrap()["spec"]["replicas"], 29);
     world.app("big", dedicated(json!({"gateway": {"replicas": 4}})));
     world.settle().await;
     assert!(world.object(Kind::HorizontalPodAutoscaler, "mr-big-gateway").is_none());
     assert_eq!(world.object(Kind::Deployment, "mr-big-gateway").unwrap()["spec"]["replicas"], 4);
+}
+
+/// Who owns the number of pods once an autoscaler has set it.
+fn autoscalers_fields() -> Value {
+    json!({
+        "manager": "kube-controller-manager", "operation": "Update", "subresource": "scale",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}},
+    })
+}
+
+#[tokio::test]
+async fn autoscaling_that_is_switched_on_leaves_the_pods_until_the_autoscaler_counts_them() {
+    let world = World::new();
+    world.app("big", dedicated(json!({"gateway": {"replicas": 7}})));
+    world.settle().await;
+    let bounds = json!({"minReplicas": 3, "maxReplicas": 30});
+    world.app("big", dedicated(json!({"gateway": {"autoscaling": bounds}})));
+    world.settle().await;
+    let replicas = || world.object(Kind::Deployment, "mr-big-gateway").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 7);
+    let mut scaled = world.object(Kind::Deployment, "mr-big-gateway").unwrap();
+    scaled["spec"]["replicas"] = 5.into();
+    scaled["metadata"]["managedFields"] = json!([autoscalers_fields()]);
+    world.put(Kind::Deployment, "mr-big-gateway", &scaled);
+    world.settle().await;
+    assert_eq!(replicas(), 5);
 }
 
 #[tokio::test]
