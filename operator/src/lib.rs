@@ -26,7 +26,8 @@ pub mod reports;
 pub mod rollback;
 pub mod run;
 pub mod settings;
-pub mod telemetry;
 pub mod watch;
 pub mod work;
 pub mod workloads;
+
+pub use millrace_telemetry as telemetry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use millrace_operator::settings::{self, Command, NAME, Settings};
-use millrace_operator::{accounts, backends, cluster, generate, plan_command, rollback, run};
+use millrace_operator::{accounts, backends, cluster, generate, plan_command, rollback, run, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,7 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn start(options: &settings::Run) -> anyhow::Result<()> {
-    millrace_operator::telemetry::init(&options.log)?;
+    telemetry::init(telemetry::Format::Json, &options.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run_operator(options))
 }

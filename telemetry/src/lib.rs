@@ -1,26 +1,48 @@
-//! Log events in, lines of JSON on standard error out: UTC, one line an event, fields under their dotted names.
+//! Log events in, lines on standard error out: JSON for machines, text for terminals. UTC, one line an event.
+//! The same in every program, so that one reader serves the logs of all. A closed or full standard error loses lines and
+//! nothing else.
 
-use std::io;
+use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry};
+
+mod json;
+#[cfg(test)]
+mod tests;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object, span and event fields side by side under their dotted names.
+    Json,
+    /// For people; coloured on a terminal.
+    Text,
+}
 
 /// Starts logging for the process, of what `filter` lets through (`info`, `info,millrace_operator=debug`, …).
-pub fn init(filter: &str) -> Result<(), TelemetryError> {
-    let parsed = EnvFilter::try_new(filter)
+pub fn init(format: Format, filter: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(filter)
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source: Box::new(source) })?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_timer(Utc)
-        .with_writer(io::stderr)
-        .with_env_filter(parsed)
+    let lines = match format {
+        Format::Json => json::Lines::new(std::io::stderr).boxed(),
+        Format::Text => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_timer(Utc)
+            // It would report a failed write by printing, and panic when that fails too.
+            .log_internal_errors(false)
+            .boxed(),
+    };
+    Registry::default()
+        .with(lines.with_filter(filter))
         .try_init()
-        .map_err(|source| TelemetryError::Started { source })
+        .map_err(|source| TelemetryError::Started { source: Box::new(source) })
 }
 
 /// Why logging did not start.
