@@ -17,5 +17,6 @@ mod plan;
 mod planned;
 mod rollback;
 mod rules;
+mod shared;
 mod traffic;
 mod world;
