@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: what fails there fails the test")]
 
 mod live {
+    mod crash;
     mod election;
     mod objects;
     mod store;

@@ -100,6 +100,14 @@ impl World {
         counts.map(|count| count as u64).sum()
     }
 
+    /// The stores of another process, filled anew.
+    pub(crate) async fn another_process(&self) -> (Arc<Live>, Watches) {
+        let live = Arc::new(Live::new(self.client.clone(), Arc::clone(&self.metrics), "another".to_owned()));
+        let watches = live.watch(&self.context.installation).await;
+        watches.wait_for_sync().await;
+        (live, watches)
+    }
+
     pub(crate) async fn remove(self) {
         let namespaces: Api<Namespace> = Api::all(self.client);
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.unwrap();
