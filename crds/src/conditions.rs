@@ -15,6 +15,8 @@ pub const DATAPLANE_READY: &str = "DataplaneReady";
 pub const READY: &str = "Ready";
 /// The log keeps enough copies of what was acknowledged.
 pub const DURABLE: &str = "Durable";
+/// The volumes of the App's data plane are as large as wanted; absent until one is not.
+pub const VOLUMES_READY: &str = "VolumesReady";
 /// Dashboards are as wanted.
 pub const DASHBOARDS_READY: &str = "DashboardsReady";
 /// Every accepted event was stored, recognised as a duplicate or set aside.
@@ -55,6 +57,8 @@ pub mod reason {
     pub const PODS_NOT_READY: &str = "PodsNotReady";
     /// Fewer copies than promised.
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
+    /// A volume is to grow, and a person has to grow it.
+    pub const RESIZE_NEEDED: &str = "ResizeNeeded";
     /// Accepted and stored differ beyond the lag.
     pub const UNBALANCED: &str = "Unbalanced";
     /// This release does not do it yet.

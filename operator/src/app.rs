@@ -14,6 +14,7 @@ mod observe;
 mod plan;
 mod status;
 mod validate;
+mod volumes;
 
 use std::time::Duration;
 
@@ -196,6 +197,8 @@ async fn finish(
         applied: judged.applied,
         total: judged.total,
     });
+    let app = gathered.app.as_ref().ok();
+    findings.volumes = app.and_then(|app| volumes::judge(gathered, app, &context.installation));
     let data_plane = gather::data_plane(&gathered.id, &gathered.object);
     findings.endpoints = Some(status::endpoints(&gathered.id, data_plane, &context.installation));
     let status = status::status(&gathered.status, gathered.object.metadata.generation, findings, now);

@@ -136,7 +136,7 @@ fn key_part<'a>(key: &str, item: &'a Value) -> Cow<'a, Value> {
 }
 
 /// A quantity in billionths; `None` for what is none.
-fn quantity(text: &str) -> Option<i128> {
+pub(crate) fn quantity(text: &str) -> Option<i128> {
     let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '-' | '+')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor: i128 = match suffix {

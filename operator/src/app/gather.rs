@@ -53,6 +53,8 @@ pub(crate) struct Gathered {
     pub(crate) neighbours: Vec<Neighbour>,
     /// Pods of its data plane that are not on their way out.
     pub(crate) pods: Vec<PodSeen>,
+    /// StatefulSets of its data plane, by role.
+    pub(crate) sets: Vec<(Role, Arc<DynamicObject>)>,
 }
 
 /// The App's own Secret as it is.
@@ -142,6 +144,7 @@ pub(crate) async fn gather(context: &Context, id: &AppId) -> Result<Option<Gathe
         access,
         neighbours,
         pods: pods(context, id.namespace(), data_plane(id, &object)).await?,
+        sets: sets(context, id.namespace(), data_plane(id, &object)).await?,
         object,
     }))
 }
@@ -270,6 +273,19 @@ async fn pods(context: &Context, namespace: &str, data_plane: &str) -> Result<Ve
         pod_seen(pod, said)
     });
     Ok(seen.collect())
+}
+
+async fn sets(
+    context: &Context,
+    namespace: &str,
+    data_plane: &str,
+) -> Result<Vec<(Role, Arc<DynamicObject>)>, ClusterError> {
+    let mut sets = Vec::new();
+    for role in Role::ALL {
+        let key = ObjectKey::new(Kind::StatefulSet, namespace, &labels::role_object(data_plane, role));
+        sets.extend(context.cluster.get(&key).await?.map(|set| (role, set)));
+    }
+    Ok(sets)
 }
 
 /// `None` for a pod that has ended, or is none of ours.

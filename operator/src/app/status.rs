@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use millrace_crds::app::{AppStatus, Endpoints, RevisionStatus};
 use millrace_crds::conditions::{
     self, ACCEPTED, COUNTED, DATAPLANE_READY, DURABLE, Finding, READY, RECONCILING, SCHEMA_READY, STALLED,
-    Status, TOPICS_READY, reason,
+    Status, TOPICS_READY, VOLUMES_READY, reason,
 };
 use millrace_crds::labels;
 use millrace_crds::names::AppId;
@@ -27,8 +27,17 @@ const NOTE_BYTES_MAX: usize = 1_000;
 /// Copies of each partition, and copies that must have a record, from which acknowledged events outlive a broker.
 const COPIES_MIN: (u32, u32) = (3, 2);
 /// The conditions that the operator writes; those of others are left to them.
-const OURS: [&str; 8] =
-    [ACCEPTED, DATAPLANE_READY, DURABLE, READY, RECONCILING, SCHEMA_READY, STALLED, TOPICS_READY];
+const OURS: [&str; 9] = [
+    ACCEPTED,
+    DATAPLANE_READY,
+    DURABLE,
+    READY,
+    RECONCILING,
+    SCHEMA_READY,
+    STALLED,
+    TOPICS_READY,
+    VOLUMES_READY,
+];
 
 /// What was found about one aspect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +88,8 @@ pub(crate) struct Findings {
     pub(crate) dataplane: Option<Verdict>,
     /// Copies of what is acknowledged.
     pub(crate) durable: Option<Verdict>,
+    /// Volumes of its data plane.
+    pub(crate) volumes: Option<Verdict>,
     /// The Revision that pods should run.
     pub(crate) revision: Option<RevisionStatus>,
     /// Where the App is reached.
@@ -106,6 +117,7 @@ pub(crate) fn status(
         (SCHEMA_READY, &findings.tables),
         (DATAPLANE_READY, &findings.dataplane),
         (DURABLE, &findings.durable),
+        (VOLUMES_READY, &findings.volumes),
     ] {
         if let Some(verdict) = verdict {
             set(&mut conditions, kind, verdict);
@@ -224,6 +236,7 @@ fn reason_of(condition: &Condition) -> &'static str {
         reason::REVISION_REFUSED,
         reason::PODS_NOT_READY,
         reason::TOO_FEW_REPLICAS,
+        reason::RESIZE_NEEDED,
     ];
     let types = OURS.into_iter().find(|kind| *kind == condition.type_).unwrap_or(READY);
     known.into_iter().find(|reason| *reason == condition.reason).unwrap_or(types)

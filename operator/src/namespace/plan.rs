@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::DynamicObject;
 use millrace_crds::app::AppSpec;
@@ -29,7 +28,7 @@ use crate::installation::Installation;
 use crate::kind::Kind;
 use crate::plan::{Plan, Step};
 use crate::workloads::sizes::{self, CountedBy, Size};
-use crate::workloads::{self, DataPlane, Intended, KINDS, anchor};
+use crate::workloads::{self, DataPlane, Intended, KINDS, anchor, volumes};
 
 /// Random bytes of each generated key and token.
 const KEY_BYTES: usize = 32;
@@ -178,13 +177,9 @@ impl Plane<'_> {
         let mut size = sizes::size(role, &self.given.installation.dataplane, app);
         let name = labels::role_object(self.name, role);
         let found = |kind| self.gathered.owned.get(&ObjectKey::new(kind, &self.gathered.namespace, &name));
-        // The volume of a set that is there cannot change: its claims keep the size they were made with.
-        let claim = found(Kind::StatefulSet).map(|set| &set.data["spec"]["volumeClaimTemplates"][0]["spec"]);
-        let stored =
-            claim.and_then(|claim| claim["resources"]["requests"]["storage"].as_str().zip(Some(claim)));
-        if let (Some(volume), Some((stored, claim))) = (&mut size.volume, stored) {
-            volume.size = Quantity(stored.to_owned());
-            volume.class = claim["storageClassName"].as_str().map(ToOwned::to_owned);
+        if let Some(set) = found(Kind::StatefulSet) {
+            // It cannot change; the Apps say where it is not as wanted.
+            size.volume = size.volume.map(|wanted| volumes::of_set(set).unwrap_or(wanted));
         }
         if let Some(workload) = found(Kind::Deployment) {
             let pods = workload.data["spec"]["replicas"].as_u64().and_then(|pods| u32::try_from(pods).ok());

@@ -391,3 +391,48 @@ async fn a_bad_integration_is_left_out_and_named() {
     world.settle().await;
     assert!(world.config()["integrations"]["crm"].is_object());
 }
+
+#[tokio::test]
+async fn a_volume_that_is_not_as_wanted_is_told_with_the_way_out_and_the_app_stays_ready() {
+    let mut world = World::running(json!({})).await;
+    let set = |size: &str| {
+        let claim = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        world.put(
+            Kind::StatefulSet,
+            "default",
+            "mr-shared-worker",
+            json!({"spec": {"volumeClaimTemplates": [claim]}}),
+        );
+    };
+    set("10Gi");
+    world.settle().await;
+    assert_eq!(world.condition("VolumesReady").0, "absent", "it costs no write while all is well");
+    let with_volume = |world: &mut World, size: &str| {
+        let mut installation = (*world.context.installation).clone();
+        installation.dataplane.worker_volume.size = size.to_owned();
+        world.context.installation = std::sync::Arc::new(installation);
+    };
+    with_volume(&mut world, "50Gi");
+    world.settle().await;
+    world.expect("VolumesReady", "False", "ResizeNeeded", "have 10Gi, and 50Gi is wanted");
+    world.expect("Ready", "True", "Ok", "");
+    assert!(
+        world.events().iter().any(|event| event.contains("patch pvc data-mr-shared-worker-0")),
+        "{:?}",
+        world.events()
+    );
+    with_volume(&mut world, "5Gi");
+    world.settle().await;
+    world.expect("VolumesReady", "False", "Incompatible", "never shrink");
+    // As after the set was made anew.
+    with_volume(&mut world, "50Gi");
+    let claim = json!({"spec": {"resources": {"requests": {"storage": "50Gi"}}}});
+    world.put(
+        Kind::StatefulSet,
+        "default",
+        "mr-shared-worker",
+        json!({"spec": {"volumeClaimTemplates": [claim]}}),
+    );
+    world.settle().await;
+    world.expect("VolumesReady", "True", "Ok", "");
+}
