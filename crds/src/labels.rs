@@ -17,6 +17,11 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// The data plane an object belongs to: `shared`, or the App's name where it has its own. On the Revision of an App:
 /// the data plane that runs it.
 pub const DATA_PLANE: &str = "millrace.dev/data-plane";
+/// On a Revision of an App that moves to another data plane: the one that is to let go of it first. Meanwhile it carries
+/// no [`DATA_PLANE`], and no pod runs it.
+pub const MOVING_FROM_ANNOTATION: &str = "millrace.dev/moving-from";
+/// Beside [`MOVING_FROM_ANNOTATION`]: RFC 3339 moment at which it was taken from there.
+pub const MOVING_SINCE_ANNOTATION: &str = "millrace.dev/moving-since";
 /// On a Revision: what it configures, an App's name or [`SCOPE_ACCESS`]. On other objects of one App: its name.
 pub const SCOPE: &str = "millrace.dev/scope";
 /// Scope of all RolePolicies of a namespace.

@@ -11,6 +11,7 @@ mod gather;
 mod keys;
 mod objects;
 mod observe;
+mod place;
 mod plan;
 mod status;
 mod validate;
@@ -36,11 +37,14 @@ pub(crate) use deletion::WITHDRAWN_MAX;
 use gather::Gathered;
 use keys::Source;
 use objects::Meta as _;
+use place::Place;
 use status::{Findings, Verdict};
 use validate::{Digests, Refusal, Valid};
 
 /// When to look again for what the namespace's reconcile makes at the same time.
 const PEPPER_AGAIN: Duration = Duration::from_secs(2);
+/// When to look again at an App that moves: its old pods say that they let go of it, or are gone.
+const LEFT_AGAIN: Duration = Duration::from_secs(2);
 /// When to look again at an App that cannot be accepted because of others: a Secret, another App's key.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// Bounds of the time after which a back end that failed is tried again: half the time that it has failed for.
@@ -57,7 +61,7 @@ pub async fn reconcile(context: &Context, id: &AppId, now: Timestamp) -> Result<
     let is_paused = gathered.object.annotation(PAUSED_ANNOTATION).is_some();
     let mut done = match &valid {
         _ if is_paused => unchanged(&gathered),
-        Ok(valid) => bring(context, &gathered, valid).await?,
+        Ok(valid) => bring(context, &gathered, valid, now).await?,
         Err(_) => {
             apply::carry_out(context, &plan::finalizer(&gathered)).await?;
             unchanged(&gathered)
@@ -74,6 +78,8 @@ struct Done {
     target: Option<Target>,
     /// Why there is none, where that is known.
     no_target: Option<String>,
+    /// What a move to another data plane waits for.
+    moving: Option<String>,
     /// When something outside is due that no watch tells of.
     due: Option<Timestamp>,
     /// The same as a time from now.
@@ -82,14 +88,19 @@ struct Done {
 
 fn unchanged(gathered: &Gathered) -> Done {
     let target = gathered.revisions.last().map(|newest| Target::of(gathered.id.name(), newest));
-    Done { findings: Findings::default(), target, no_target: None, due: None, again: None }
+    Done { findings: Findings::default(), target, no_target: None, moving: None, due: None, again: None }
 }
 
 /// Carries out the plan, part by part.
-async fn bring(context: &Context, gathered: &Gathered, valid: &Valid) -> Result<Done, ReconcileError> {
+async fn bring(
+    context: &Context,
+    gathered: &Gathered,
+    valid: &Valid,
+    now: Timestamp,
+) -> Result<Done, ReconcileError> {
     let owner = owner(context, gathered);
     let seen = observe::observe(context, &gathered.id, &owner, valid).await;
-    let planned = plan::plan(gathered, valid, &seen, &owner);
+    let planned = plan::plan(gathered, valid, &seen, &owner, now);
     apply::carry_out(context, &planned.keys).await?;
     let count = valid.config.topics.len();
     let topics = part(context, planned.topics, &format!("all {count} topics are as wanted")).await?;
@@ -116,9 +127,21 @@ async fn bring(context: &Context, gathered: &Gathered, valid: &Valid) -> Result<
         }
         Digests::Made => None,
     };
+    let moving = match &planned.publish.place {
+        Place::At(_) => None,
+        Place::Leaving { from, .. } => is_in_place.then(|| moving(gathered, from)),
+    };
     let again = (valid.digests == Digests::Awaited).then_some(PEPPER_AGAIN);
+    let again = again.into_iter().chain(moving.as_ref().map(|_| LEFT_AGAIN)).min();
     let findings = Findings { topics: Some(topics), tables: Some(tables), durable, ..Findings::default() };
-    Ok(Done { findings, target, no_target, due: valid.keys.previous_until, again })
+    Ok(Done { findings, target, no_target, moving, due: valid.keys.previous_until, again })
+}
+
+/// What an App that moves waits for.
+fn moving(gathered: &Gathered, from: &str) -> String {
+    let awaited = place::holding(gathered.id.name(), &gathered.left);
+    let awaited = awaited.map_or_else(String::new, |pod| format!("; awaited: `{pod}`"));
+    format!("moving: the pods of data plane `{from}` let go of the App first, for a minute at most{awaited}")
 }
 
 /// Who the App's topics and database belong to.
@@ -185,9 +208,9 @@ async fn finish(
     done: Done,
     now: Timestamp,
 ) -> Result<Next, ReconcileError> {
-    let Done { mut findings, target, no_target, due, again } = done;
+    let Done { mut findings, target, no_target, moving, due, again } = done;
     let judged = judge(gathered, target.as_ref(), now);
-    findings.dataplane = Some(match no_target.filter(|_| target.is_none()) {
+    findings.dataplane = Some(match moving.or(no_target.filter(|_| target.is_none())) {
         Some(message) => Verdict::new(Status::False, reason::PROGRESSING, &message),
         None => judged.verdict,
     });

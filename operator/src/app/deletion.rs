@@ -14,6 +14,7 @@ use millrace_crds::names::TopicKind;
 
 use super::gather::Gathered;
 use super::objects::{self, Meta as _};
+use super::place::holding;
 use super::status::{self, Findings, Verdict};
 use super::{observe, owner, plan, validate};
 use crate::apply::{self, ApplyError};
@@ -79,7 +80,9 @@ pub(crate) async fn reconcile(
     let withdraw = gathered.revisions.iter().map(|revision| objects::delete_revision(&gathered.id, revision));
     apply::carry_out(context, &Plan { steps: withdraw.collect(), ..Plan::default() }).await?;
     let asked_at = gathered.object.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
-    if let Some(pod) = holding(gathered).filter(|_| now.duration_since(asked_at) < WITHDRAWN_MAX) {
+    if let Some(pod) =
+        holding(gathered.id.name(), &gathered.pods).filter(|_| now.duration_since(asked_at) < WITHDRAWN_MAX)
+    {
         let message = format!("deletion: pods let go of the App first; awaited: `{pod}`");
         say(context, gathered, Verdict::new(Status::False, reason::PROGRESSING, &message), now).await?;
         return Ok(Next::After(PODS_AGAIN));
@@ -109,15 +112,6 @@ async fn release(context: &Context, gathered: &Gathered) -> Result<Next, Reconci
     let steps = vec![Step::Finalize { key, finalizer: Presence::Absent }];
     apply::carry_out(context, &Plan { steps, ..Plan::default() }).await?;
     Ok(Next::OnChange)
-}
-
-/// A pod that still runs the App, or does not say.
-fn holding(gathered: &Gathered) -> Option<&str> {
-    let holds = |said: &Option<Result<millrace_crds::state::PodState, String>>| match said {
-        Some(Ok(said)) => said.scopes.get(gathered.id.name()).is_some_and(|scope| scope.running.is_some()),
-        Some(Err(_)) | None => true,
-    };
-    gathered.pods.iter().find(|pod| holds(&pod.said)).map(|pod| pod.name.as_str())
 }
 
 /// Whether nobody can help any more: the namespace goes, and its Secrets with it.

@@ -20,6 +20,7 @@ use millrace_crds::state::PodState;
 use millrace_crds::validate::{self, SecretUse};
 
 use super::objects::{self, Meta as _};
+use super::place::Place;
 use crate::cluster::{ClusterError, ObjectKey};
 use crate::context::Context;
 use crate::kind::Kind;
@@ -53,6 +54,10 @@ pub(crate) struct Gathered {
     pub(crate) neighbours: Vec<Neighbour>,
     /// Pods of its data plane that are not on their way out.
     pub(crate) pods: Vec<PodSeen>,
+    /// Where its Revisions are; absent while there are none.
+    pub(crate) place: Option<Place>,
+    /// Pods of the data plane that it is to leave, if it is to leave one.
+    pub(crate) left: Vec<PodSeen>,
     /// StatefulSets of its data plane, by role.
     pub(crate) sets: Vec<(Role, Arc<DynamicObject>)>,
 }
@@ -131,6 +136,11 @@ pub(crate) async fn gather(context: &Context, id: &AppId) -> Result<Option<Gathe
         Err(_) => BTreeMap::new(),
     };
     let (revisions, access, neighbours) = revisions(context, id).await?;
+    let place = revisions.last().and_then(Place::of);
+    let left = match place.as_ref().and_then(|place| place.to_leave(data_plane(id, &object))) {
+        Some(old) => pods(context, id.namespace(), old).await?,
+        None => Vec::new(),
+    };
     Ok(Some(Gathered {
         id: id.clone(),
         app,
@@ -144,6 +154,8 @@ pub(crate) async fn gather(context: &Context, id: &AppId) -> Result<Option<Gathe
         access,
         neighbours,
         pods: pods(context, id.namespace(), data_plane(id, &object)).await?,
+        place,
+        left,
         sets: sets(context, id.namespace(), data_plane(id, &object)).await?,
         object,
     }))

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::gather::Published;
+use super::place::Place;
 use crate::cluster::ObjectKey;
 use crate::kind::Kind;
 use crate::plan::Step;
@@ -118,8 +119,8 @@ pub(crate) struct RevisionHome<'a> {
     pub(crate) app: &'a AppId,
     /// UID of the App.
     pub(crate) uid: &'a str,
-    /// The data plane that runs it.
-    pub(crate) data_plane: &'a str,
+    /// Who runs it.
+    pub(crate) place: &'a Place,
 }
 
 impl RevisionHome<'_> {
@@ -136,14 +137,13 @@ impl RevisionHome<'_> {
 
     fn step(self, name: &str, spec: Value) -> Step {
         let owner = Kind::App.resource();
-        let metadata = json!({
+        let mut metadata = json!({
             "name": name,
             "namespace": self.app.namespace(),
             "labels": {
                 labels::MANAGED_BY: labels::MANAGER,
                 labels::NAME: labels::PRODUCT,
                 labels::SCOPE: self.app.name(),
-                labels::DATA_PLANE: self.data_plane,
             },
             "ownerReferences": [{
                 "apiVersion": owner.api_version,
@@ -153,6 +153,14 @@ impl RevisionHome<'_> {
                 "controller": true,
             }],
         });
+        match self.place {
+            Place::At(data_plane) => metadata["labels"][labels::DATA_PLANE] = data_plane.as_str().into(),
+            Place::Leaving { from, since } => {
+                metadata["annotations"] = json!({
+                    labels::MOVING_FROM_ANNOTATION: from, labels::MOVING_SINCE_ANNOTATION: since.to_string(),
+                });
+            }
+        }
         apply(Kind::Revision, json!({ "metadata": metadata, "spec": spec }))
     }
 }

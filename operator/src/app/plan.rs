@@ -1,6 +1,7 @@
 //! A valid App and what its back ends hold in, every step towards what is wanted out, in the order in which they are
 //! safe: finalizer, keys, topics, tables, and the Revision last, because rows need a place before they come. Pure.
 
+use jiff::Timestamp;
 use millrace_crds::app::{App, DeletionPolicy};
 use millrace_crds::conditions::{Status, reason};
 use millrace_crds::config::Topic;
@@ -14,6 +15,7 @@ use super::dataplane::Target;
 use super::gather::{Gathered, Published};
 use super::objects::{self, Meta as _, RevisionHome};
 use super::observe::{BackendsSeen, TopicsSeen};
+use super::place::Place;
 use super::status::Verdict;
 use super::validate::{Digests, Valid};
 use crate::backends::BackendError;
@@ -47,6 +49,8 @@ pub(crate) struct Publish {
     pub(crate) target: Option<Target>,
     /// The same if it is not carried out.
     pub(crate) target_before: Option<Target>,
+    /// Where Revisions belong.
+    pub(crate) place: Place,
 }
 
 /// The finalizer as the policy has it. One that could not be read changes nothing.
@@ -56,7 +60,13 @@ pub(crate) fn finalizer(gathered: &Gathered) -> Plan {
 }
 
 /// Plans an App without problems.
-pub(crate) fn plan(gathered: &Gathered, valid: &Valid, seen: &BackendsSeen, owner: &Owner) -> Planned {
+pub(crate) fn plan(
+    gathered: &Gathered,
+    valid: &Valid,
+    seen: &BackendsSeen,
+    owner: &Owner,
+    now: Timestamp,
+) -> Planned {
     let mut keys = finalizer(gathered);
     keys.steps.push(objects::own_secret(&gathered.id, &valid.keys.data, &valid.keys.annotations));
     let on_backends =
@@ -73,7 +83,7 @@ pub(crate) fn plan(gathered: &Gathered, valid: &Valid, seen: &BackendsSeen, owne
         keys,
         topics: topics.map(on_backends),
         tables: tables.map(on_backends),
-        publish: publish(gathered, valid),
+        publish: publish(gathered, valid, now),
     }
 }
 
@@ -130,33 +140,39 @@ pub(crate) fn is_same_app(found: &Owner, owner: &Owner) -> bool {
     (&found.cluster, &found.namespace, &found.app) == (&owner.cluster, &owner.namespace, &owner.app)
 }
 
-fn publish(gathered: &Gathered, valid: &Valid) -> Publish {
+fn publish(gathered: &Gathered, valid: &Valid, now: Timestamp) -> Publish {
     let mut known: Vec<&Published> = gathered.revisions.iter().collect();
     let newest = known.last().copied();
     let target_before = newest.map(|newest| Target::of(gathered.id.name(), newest));
-    let home = home(gathered);
+    let place = place(gathered, now);
+    let home = home(gathered, &place);
     let new = next(gathered, valid, newest);
     let target = new.as_ref().map_or_else(
         || newest.map(|newest| Target::of(gathered.id.name(), newest)),
         |spec| Some(new_target(&gathered.id, spec)),
     );
-    let mut steps = Vec::new();
     let dropped = dropped(gathered, known.len() + usize::from(new.is_some()));
     known.retain(|revision| !dropped.contains(&revision.sequence));
-    steps.extend(known.into_iter().map(|revision| home.keep(revision)));
+    let mut steps: Vec<Step> = known.into_iter().map(|revision| home.keep(revision)).collect();
     steps.extend(new.map(|spec| home.publish(&spec)));
+    if matches!(place, Place::At(_)) {
+        // The newest first: pods that get all of them never run an older one on the way. Those that lose all of them lose
+        // the newest last, for the same reason.
+        steps.reverse();
+    }
     let dropped = gathered.revisions.iter().filter(|revision| dropped.contains(&revision.sequence));
     steps.extend(dropped.map(|revision| objects::delete_revision(&gathered.id, revision)));
-    Publish { plan: Plan { steps, ..Plan::default() }, target, target_before }
+    Publish { plan: Plan { steps, ..Plan::default() }, target, target_before, place }
 }
 
-/// Where the Revisions of an App belong.
-pub(crate) fn home(gathered: &Gathered) -> RevisionHome<'_> {
-    RevisionHome {
-        app: &gathered.id,
-        uid: gathered.object.uid_text(),
-        data_plane: super::gather::data_plane(&gathered.id, &gathered.object),
-    }
+/// Where the Revisions of an App belong now.
+pub(crate) fn place(gathered: &Gathered, now: Timestamp) -> Place {
+    let wanted = super::gather::data_plane(&gathered.id, &gathered.object);
+    Place::next(gathered.place.clone(), wanted, gathered.id.name(), &gathered.left, now)
+}
+
+fn home<'a>(gathered: &'a Gathered, place: &'a Place) -> RevisionHome<'a> {
+    RevisionHome { app: &gathered.id, uid: gathered.object.uid_text(), place }
 }
 
 /// The Revision to write, if the newest does not say it already and nothing holds it back.

@@ -72,7 +72,7 @@ pub(super) struct Published {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) scope: String,
-    /// The data plane that runs it; none for `access`.
+    /// The data plane that runs it, or is to let go of it; none for `access`.
     pub(super) plane: Option<String>,
     pub(super) sequence: i64,
     pub(super) is_held: bool,
@@ -89,7 +89,9 @@ impl Published {
             name: object.metadata.name.clone()?,
             uid: object.metadata.uid.clone()?,
             scope: label(object, labels::SCOPE)?.to_owned(),
-            plane: label(object, labels::DATA_PLANE).map(ToOwned::to_owned),
+            plane: label(object, labels::DATA_PLANE)
+                .or_else(|| annotations?.get(labels::MOVING_FROM_ANNOTATION).map(String::as_str))
+                .map(ToOwned::to_owned),
             sequence: spec.get("sequence")?.as_i64()?,
             is_held: annotations.is_some_and(|annotations| annotations.contains_key(HOLD_ANNOTATION)),
             spec: serde_json::from_value(spec.clone()).ok(),

@@ -215,6 +215,10 @@ fn wanted(revisions: &[Arc<DynamicObject>]) -> Wanted {
             continue;
         };
         let plane = label(labels::DATA_PLANE).filter(|_| scope != labels::SCOPE_ACCESS);
+        if plane.is_none() && scope != labels::SCOPE_ACCESS {
+            // Of an App that moves: no pod is to run it.
+            continue;
+        }
         let percent = spec["rollout"]["percent"].as_u64();
         let percent = percent.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(100);
         let scopes = wanted.entry((namespace, plane)).or_default();

@@ -158,6 +158,13 @@ impl World {
         }
     }
 
+    /// Every pod says that it runs nothing of the App any more.
+    pub(crate) fn let_go(&self) {
+        for pod in self.all_pods() {
+            self.say(&pod, |_| ScopeState::default());
+        }
+    }
+
     fn say(&self, pod: &DynamicObject, scope: impl Fn(&str) -> ScopeState) {
         let name = pod.metadata.name.clone().unwrap();
         let role = Role::ALL.into_iter().find(|role| name.contains(role.as_str())).unwrap();

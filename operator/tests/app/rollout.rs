@@ -125,9 +125,82 @@ async fn an_app_that_moves_takes_its_revisions_along() {
     let world = World::running(json!({})).await;
     world.app(json!({"dataplane": {"placement": "Dedicated"}}));
     world.settle().await;
+    world.let_go();
+    world.settle().await;
     let revision = world.cluster.object(&world.key(Kind::Revision, "shop-1")).unwrap();
     assert_eq!(revision.metadata.labels.as_ref().unwrap()[labels::DATA_PLANE], "shop");
     assert_eq!(world.sequences(), [1], "what pods run is the same");
     assert_eq!(world.status()["endpoints"]["ingest"], "http://mr-shop-ingest.default.svc:8080");
     world.expect("DataplaneReady", "False", "Progressing", "there is no pod yet for ingest");
+}
+
+/// A pod of the App's own data plane, and of the shared one, with what they run.
+fn data_plane_of(world: &World, revision: &str) -> (Option<String>, Option<String>) {
+    let revision = world.cluster.object(&world.key(Kind::Revision, revision)).unwrap();
+    let text =
+        |of: &Option<std::collections::BTreeMap<String, String>>, name: &str| of.as_ref()?.get(name).cloned();
+    (
+        text(&revision.metadata.labels, labels::DATA_PLANE),
+        text(&revision.metadata.annotations, labels::MOVING_FROM_ANNOTATION),
+    )
+}
+
+#[tokio::test]
+async fn an_app_that_moves_is_given_to_its_new_data_plane_only_when_the_old_one_let_go() {
+    let world = World::running(json!({})).await;
+    let shared = || (Some("shared".to_owned()), None);
+    let leaving = || (None, Some("shared".to_owned()));
+    let moved = || (Some("shop".to_owned()), None);
+    assert_eq!(data_plane_of(&world, "shop-1"), shared());
+    world.app(json!({"dataplane": {"placement": "Dedicated"}}));
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1"), leaving(), "nobody runs it");
+    world.expect(
+        "DataplaneReady",
+        "False",
+        "Progressing",
+        "the pods of data plane `shared` let go of the App first",
+    );
+    world.pass(30);
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1"), leaving(), "they still run it");
+    world.let_go();
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1"), moved());
+}
+
+#[tokio::test]
+async fn a_data_plane_that_does_not_let_go_is_waited_for_a_minute_and_one_that_is_gone_not_at_all() {
+    let world = World::running(json!({})).await;
+    world.app(json!({"dataplane": {"placement": "Dedicated"}}));
+    world.settle().await;
+    world.pass(59);
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1").0, None);
+    world.pass(2);
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1").0.as_deref(), Some("shop"));
+
+    let gone = World::running(json!({})).await;
+    gone.app(json!({"dataplane": {"placement": "Dedicated"}}));
+    gone.settle().await;
+    for role in Role::ALL {
+        gone.cluster.remove(&gone.key(Kind::Pod, &format!("mr-shared-{role}-0")));
+    }
+    gone.settle().await;
+    assert_eq!(data_plane_of(&gone, "shop-1").0.as_deref(), Some("shop"));
+}
+
+#[tokio::test]
+async fn an_app_that_goes_back_before_it_left_stays_where_it_is() {
+    let world = World::running(json!({})).await;
+    world.app(json!({"dataplane": {"placement": "Dedicated"}}));
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1").0, None);
+    world.app(json!({}));
+    world.settle().await;
+    assert_eq!(data_plane_of(&world, "shop-1"), (Some("shared".to_owned()), None));
+    world.report();
+    world.settle().await;
+    world.expect("Ready", "True", "Ok", "");
 }

@@ -161,6 +161,13 @@ async fn an_app_that_moves_keeps_its_old_place_until_its_revision_has_moved() {
     world.app("one", dedicated(json!({})));
     world.settle().await;
     assert_eq!(world.names(Kind::StatefulSet), ["mr-one-worker", "mr-shared-worker"]);
+    // Its Revisions belong to nobody while the old pods let go.
+    let annotations = json!({labels::MOVING_FROM_ANNOTATION: "shared"});
+    let labels = json!({labels::MANAGED_BY: labels::MANAGER, labels::SCOPE: "one"});
+    let metadata = json!({"labels": labels, "annotations": annotations});
+    let spec = json!({"sequence": 1, "format": "v1", "config": "{}"});
+    world.put(Kind::Revision, "one-1", &json!({"metadata": metadata, "spec": spec}));
+    assert_eq!(world.settle().await, [], "the old place stays for as long");
     world.revision("one", 2, "one");
     world.settle().await;
     assert_eq!(world.names(Kind::StatefulSet), ["mr-one-worker"]);
