@@ -167,6 +167,11 @@ fn stripped(mut object: Value) -> Value {
             parent.retain(|field, _| !fields.contains(&field.as_str()));
         }
     }
+    let config = object["spec"]["config"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    if let Some(mut config) = config {
+        config["storage"]["schemaHash"] = Value::Null;
+        object["spec"]["config"] = config;
+    }
     // What is in a Secret names the namespace too, behind base64.
     for (_, value) in object["data"].as_object_mut().into_iter().flatten() {
         *value = Value::Null;
