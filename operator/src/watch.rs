@@ -30,6 +30,9 @@ const RESYNC_SPREAD: Duration = Duration::from_secs(60);
 /// Secrets that are named somewhere are compared this often.
 const SECRETS: Duration = Duration::from_secs(60);
 
+/// Pods of a data plane are asked at the same moment; what they say is looked at together, and is one status.
+const ANSWERS_TOGETHER: Duration = Duration::from_millis(50);
+
 /// Wakes keys.
 pub struct Waker {
     queue: Arc<Queue>,
@@ -74,7 +77,9 @@ impl Waker {
     /// A pod of a data plane said something new.
     pub fn heard(&self, news: &News) {
         let keys = self.lock().concerned_by_news(news);
-        self.wake(keys);
+        for key in keys {
+            self.queue.wake_after(key, ANSWERS_TOGETHER);
+        }
     }
 
     /// Wakes everything there is: at the start of work, and when accounts changed.
