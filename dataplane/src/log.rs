@@ -11,6 +11,8 @@ pub mod embedded;
 pub mod kafka;
 mod local;
 pub mod memory;
+pub mod trouble;
+pub mod watched;
 
 use std::fmt;
 use std::sync::Arc;
@@ -266,6 +268,21 @@ pub enum LogError {
     /// The commit may or may not have happened.
     #[error("the outcome of the transaction is unknown")]
     UnknownOutcome,
+    /// The log answers, and does not let us do this. It may pass: accounts and rights are changed on either side.
+    #[error("the log refuses to {step}; check the account, its ACLs and the certificates")]
+    Refused {
+        /// What was to be done.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log cannot do what is needed of it.
+    #[error("the brokers know no {what}; update them to Kafka 3.1 or newer")]
+    Unsupported {
+        /// What they lack.
+        what: &'static str,
+    },
     /// The log does not answer, or not as it should. It may pass.
     #[error("the log is not available: it cannot {step}")]
     Unavailable {
@@ -293,7 +310,12 @@ impl LogError {
     /// Whether the same call may succeed later without a change of the input.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull | Self::DiskFull { .. } | Self::UnknownOutcome | Self::Unavailable { .. } => true,
+            Self::QueueFull
+            | Self::DiskFull { .. }
+            | Self::UnknownOutcome
+            | Self::Refused { .. }
+            | Self::Unsupported { .. }
+            | Self::Unavailable { .. } => true,
             Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::TooLarge { .. }

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub log_disk_bytes: IntGauge,
     /// Records that retention removed before a group had read them, by `group` and `topic`.
     pub log_unread_removed_records: IntCounterVec,
+    /// How often a bad state of the log was met, by `state` and `subject` (topic, group or transactor).
+    pub log_troubles: IntCounterVec,
     /// Events processed, by `app` and `outcome` (`processed`, `duplicate`, or the dead-letter reason).
     pub process_events: IntCounterVec,
     /// Declared properties whose value did not fit and became NULL, by `app` and `property`.
@@ -103,6 +105,11 @@ impl Metrics {
                 "log_unread_removed_records_total",
                 "Records removed by retention before a group had read them.",
                 &["group", "topic"],
+            )?,
+            log_troubles: make.counters(
+                "log_troubles_total",
+                "Bad states of the log that somebody has to mend.",
+                &["state", "subject"],
             )?,
             process_events: make.counters(
                 "process_events_total",

@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "dataplane/src/load/row.rs",
     "dataplane/src/load/row",
     "dataplane/src/load/target.rs",
+    "dataplane/src/log/trouble.rs",
     "dataplane/src/member.rs",
     "dataplane/src/process/decide.rs",
     "dataplane/src/process/property.rs",

@@ -23,6 +23,7 @@ use crate::gateway::guard::BootstrapToken;
 use crate::gateway::{self, GatewayState};
 use crate::ingest::{self, Ingest};
 use crate::listen;
+use crate::log::watched::{Troubles, Watched};
 use crate::log::{Log, LogError};
 use crate::member::Member;
 use crate::metrics::Metrics;
@@ -45,12 +46,15 @@ pub(super) struct Base {
     pub(super) admin_token: Arc<BootstrapToken>,
     pub(super) current: Current,
     pub(super) freshness: Freshness,
+    pub(super) troubles: Arc<Troubles>,
 }
 
 impl Base {
     pub(super) fn new(pod: &str, role: Role, freshness: Freshness) -> Result<Self, ClusterError> {
+        let metrics = Arc::new(Metrics::new().map_err(|source| ClusterError::Metrics { source })?);
         Ok(Self {
-            metrics: Arc::new(Metrics::new().map_err(|source| ClusterError::Metrics { source })?),
+            troubles: Arc::new(Troubles::new(Arc::clone(&metrics))),
+            metrics,
             readiness: Arc::default(),
             told: Arc::new(Told::new(pod, role)),
             state_token: Arc::new(BootstrapToken::unknown()),
@@ -86,7 +90,7 @@ impl Base {
                     .map_err(|source| ClusterError::Seen { source })?;
                 back.stages = Some(Stages::new(Tools {
                     config: Arc::clone(&self.current),
-                    log: Arc::clone(&live) as _,
+                    log: self.watched(&live),
                     seen: Arc::new(seen),
                     store: store.clone(),
                     member: Member::new(&settings.prefix, &settings.pod),
@@ -111,11 +115,14 @@ impl Base {
         if let Some((_, log)) = &back.log {
             let topic = format!("{}.{}.alerts", settings.prefix, settings.place.namespace);
             let signal = self.readiness.part("log", Need::Required);
-            tasks.push(until_stopped(reach_log(Arc::clone(log), topic, signal), stop));
+            let reach = reach_log(Arc::clone(log), topic, signal, Arc::clone(&self.troubles));
+            tasks.push(until_stopped(reach, stop));
+            let signal = self.readiness.part("log_troubles", Need::Shown);
+            tasks.push(until_stopped(show_troubles(Arc::clone(&self.troubles), signal), stop));
         }
         match (&settings.duty, listener, &back.log, &back.store) {
             (Duty::Ingest { .. }, Some(listener), Some((_, log)), _) => {
-                tasks.push(self.ingest(listener, settings, Arc::clone(log) as _, stop));
+                tasks.push(self.ingest(listener, settings, self.watched(log), stop));
             }
             (Duty::Gateway { .. }, Some(listener), _, Some((_, store))) => {
                 let signal = self.readiness.part("clickhouse", Need::Required);
@@ -148,6 +155,10 @@ impl Base {
                 tracing::error!(error = telemetry::chain(&error), "ingest ended");
             }
         })
+    }
+
+    fn watched(&self, log: &Arc<LiveLog>) -> Arc<dyn Log> {
+        Arc::new(Watched::new(Arc::clone(log) as _, Arc::clone(&self.troubles)))
     }
 
     fn gateway(&self, store: &ClickHouse) -> Router {
@@ -193,12 +204,26 @@ fn until_stopped(
 
 /// Until the log has answered once. An outage later is not told here: it hits every pod at once, and a Service without
 /// any address refuses what ingest would have answered with 503 and a time to come back. `topic` need not exist.
-async fn reach_log(log: Arc<LiveLog>, topic: String, signal: Signal) {
+async fn reach_log(log: Arc<LiveLog>, topic: String, signal: Signal, troubles: Arc<Troubles>) {
     loop {
         match tokio::time::timeout(ANSWER_MAX, log.topic(&topic)).await {
             Ok(Ok(_) | Err(LogError::UnknownTopic { .. })) => return signal.up(),
-            Ok(Err(error)) => signal.down(telemetry::chain(&error)),
+            Ok(Err(error)) => {
+                troubles.met(&topic, &error);
+                signal.down(telemetry::chain(&error));
+            }
             Err(_) => signal.down("the log does not answer"),
+        }
+        tokio::time::sleep(REACH_PAUSE).await;
+    }
+}
+
+/// Shows who asks for readiness which bad states of the log stand, and how each is mended.
+async fn show_troubles(troubles: Arc<Troubles>, signal: Signal) {
+    loop {
+        match troubles.text() {
+            Some(text) => signal.down(text),
+            None => signal.up(),
         }
         tokio::time::sleep(REACH_PAUSE).await;
     }

@@ -58,7 +58,10 @@ impl Bench {
     }
 
     pub(crate) async fn at(address: &str) -> Self {
-        let settings = Settings::plain(address);
+        Self::with(Settings::plain(address)).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
         let options = Options {
             metadata_interval: Duration::from_millis(250),
             session_max: Duration::from_secs(6),

@@ -14,5 +14,7 @@ mod process;
 mod rebalances;
 #[path = "../log/records.rs"]
 mod records;
+mod secured;
 mod throughput;
 mod transactions;
+mod troubles;

@@ -18,10 +18,26 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts it on a free port and returns when it serves.
     pub(crate) fn start() -> Self {
+        Self::started(&[])
+    }
+
+    /// One that asks for TLS and for the account `millrace`; [`Self::file`] has `ca.crt` and `password`.
+    pub(crate) fn start_secured() -> Self {
+        Self::started(&[("KAFKA_SECURED", "1")])
+    }
+
+    fn started(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let output = script(&["start", &folder.path().display().to_string(), "0"]);
+        let start = ["start", &folder.path().display().to_string(), "0"];
+        let output = Command::new(script_path()).args(start).envs(settings.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let address = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         Self { address, folder }
+    }
+
+    /// A file beside its data.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Ends it with SIGKILL.

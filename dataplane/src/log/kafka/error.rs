@@ -12,7 +12,15 @@ use crate::log::LogError;
 
 /// A failure that the library names.
 pub(super) fn unavailable(step: &'static str, source: KafkaError) -> LogError {
-    LogError::Unavailable { step, source: Arc::new(source) }
+    match source.rdkafka_error_code() {
+        Some(code) if millrace_provision::kafka::is_refusal(code) => {
+            LogError::Refused { step, source: Arc::new(source) }
+        }
+        Some(Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented) => {
+            LogError::Unsupported { what: step }
+        }
+        _ => LogError::Unavailable { step, source: Arc::new(source) },
+    }
 }
 
 /// A failure of which only the code is known.
@@ -22,7 +30,11 @@ pub(super) fn unavailable_code(step: &'static str, code: Code) -> LogError {
 
 /// A failure to ask about topics.
 pub(super) fn not_told(source: AdminError) -> LogError {
-    LogError::Unavailable { step: "describe a topic", source: Arc::new(source) }
+    let step = "describe a topic";
+    match source {
+        AdminError::Refused { .. } => LogError::Refused { step, source: Arc::new(source) },
+        other => LogError::Unavailable { step, source: Arc::new(other) },
+    }
 }
 
 /// Work on a thread of its own panicked: a bug of ours.

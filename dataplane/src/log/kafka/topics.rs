@@ -36,6 +36,8 @@ impl Topics {
     /// Asks the brokers.
     pub(super) async fn ask(&self, name: &str) -> Result<Known, LogError> {
         match self.observe(name).await? {
+            // Positions and tokens of loaded blocks name topics by their ids.
+            Some(known) if known.info.id.is_nil() => Err(LogError::Unsupported { what: "ids of topics" }),
             Some(known) => {
                 let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
                 all.insert(Arc::clone(&known.info.name), known.clone());
