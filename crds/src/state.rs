@@ -28,6 +28,21 @@ pub struct PodState {
     /// By scope: an App's name, or `access`.
     #[serde(default)]
     pub scopes: BTreeMap<String, ScopeState>,
+    /// What ingest keeps on its disk for a log that is away; absent where it has no disk for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spill: Option<SpillState>,
+}
+
+/// What a pod keeps on its disk until the log takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpillState {
+    /// Bytes that wait. A pod may only go when there are none.
+    pub bytes: u64,
+    /// Age of the oldest of them.
+    pub oldest_milliseconds: u64,
+    /// Files kept aside because something in them is damaged or refused by the log; a person has to look at them.
+    pub set_aside: u64,
 }
 
 fn format_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {

@@ -27,6 +27,7 @@ use crate::admin::readiness::Need;
 use crate::freshness::Freshness;
 use crate::ingest::{self, IngestError};
 use crate::log::LogError;
+use crate::log::spill::{self, SpillError};
 use crate::process::seen::SeenError;
 use crate::tasks;
 use choose::InForce;
@@ -83,6 +84,8 @@ pub enum Duty {
         listen: SocketAddr,
         /// Where they go.
         log: OpenLog,
+        /// Where they are kept while the log is away, and how much; `None` keeps nothing.
+        spill: Option<(PathBuf, spill::Options)>,
     },
     /// Processes and loads them.
     Worker {
@@ -256,6 +259,12 @@ pub enum ClusterError {
     Log {
         /// Why.
         source: LogError,
+    },
+    /// The spill cannot be opened.
+    #[error("cannot start without the spill")]
+    Spill {
+        /// Why.
+        source: SpillError,
     },
     /// The dedupe store cannot be opened.
     #[error("cannot start without the dedupe store")]

@@ -25,6 +25,14 @@ pub enum Point {
     EmbeddedPlanned,
     /// The group is written and synced; nobody was told.
     EmbeddedSynced,
+    /// Ingest gathered what it spills; nothing is written.
+    SpillGrouped,
+    /// It is written and synced; nobody was told.
+    SpillSynced,
+    /// The log took everything of a spilled segment; it is still there.
+    SpillReplayed,
+    /// The segment is removed.
+    SpillRemoved,
     /// Process got partitions; nothing of the changelog is read.
     ProcessAssigned,
     /// What was seen is restored.

@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod kafka;
 mod local;
 pub mod memory;
+pub mod spill;
 pub mod trouble;
 pub mod watched;
 
@@ -250,6 +251,14 @@ pub enum LogError {
         /// What must stay free.
         free_bytes_min: u64,
     },
+    /// What is kept for the log while it is away has reached its bound, or its disk is full.
+    #[error(
+        "the spill has no room for more than its {bytes_max} bytes; see why the log is away, or give it a larger volume"
+    )]
+    SpillFull {
+        /// The bound.
+        bytes_max: u64,
+    },
     /// A write or fsync failed. Nothing is acknowledged any more until the process is started again.
     #[error("the log failed at `{step}`; check its disk, then restart")]
     Failed {
@@ -312,6 +321,7 @@ impl LogError {
         match self {
             Self::QueueFull
             | Self::DiskFull { .. }
+            | Self::SpillFull { .. }
             | Self::UnknownOutcome
             | Self::Refused { .. }
             | Self::Unsupported { .. }

@@ -31,6 +31,14 @@ pub struct Metrics {
     pub log_commit_records: HistogramVec,
     /// Bytes the embedded log holds on disk.
     pub log_disk_bytes: IntGauge,
+    /// Bytes that ingest keeps on its disk while the log is away.
+    pub spill_bytes: IntGauge,
+    /// Age of the oldest of them, in milliseconds.
+    pub spill_oldest_milliseconds: IntGauge,
+    /// Spilled files kept aside because something in them is damaged or refused by the log.
+    pub spill_set_aside_files: IntGauge,
+    /// Records through the spill, by `outcome` (`spilled`, `replayed`, `refused`).
+    pub spill_records: IntCounterVec,
     /// Records that retention removed before a group had read them, by `group` and `topic`.
     pub log_unread_removed_records: IntCounterVec,
     /// How often a bad state of the log was met, by `state` and `subject` (topic, group or transactor).
@@ -101,6 +109,18 @@ impl Metrics {
             )?,
             log_commit_records: make.sizes("log_commit_records", "Records per group commit.", &[])?,
             log_disk_bytes: make.gauge("log_disk_bytes", "Bytes the embedded log holds on disk.")?,
+            spill_bytes: make.gauge("spill_bytes", "Bytes kept on disk while the log is away.")?,
+            spill_oldest_milliseconds: make
+                .gauge("spill_oldest_milliseconds", "Age of the oldest spilled records.")?,
+            spill_set_aside_files: make.gauge(
+                "spill_set_aside_files",
+                "Spilled files kept aside: damaged, or refused by the log.",
+            )?,
+            spill_records: make.counters(
+                "spill_records_total",
+                "Records through the spill.",
+                &["outcome"],
+            )?,
             log_unread_removed_records: make.counters(
                 "log_unread_removed_records_total",
                 "Records removed by retention before a group had read them.",

@@ -40,7 +40,8 @@ impl World {
         api.put("Secret", secret(&operator.resolved(&built, STATE_TOKEN)));
         api.put("Revision", operator.revision(&shop(KEY), 1));
         let opened = Arc::default();
-        let duty = Duty::Ingest { listen: anywhere(), log: opening(Arc::clone(&log) as _, &opened) };
+        let duty =
+            Duty::Ingest { listen: anywhere(), log: opening(Arc::clone(&log) as _, &opened), spill: None };
         let pod = Pod::start(&api, duty, times);
         pod.until_ready().await;
         Self { api, operator, log, opened, pod }
@@ -151,7 +152,7 @@ async fn a_pod_that_is_told_to_stop_is_unready_at_once_and_answers_until_it_has_
 #[tokio::test]
 async fn a_pod_is_not_ready_before_it_has_its_secret_and_its_revisions() {
     let (api, mut operator, log) = (Api::start().await, Operator::new(), MemoryLog::new());
-    let duty = Duty::Ingest { listen: anywhere(), log: opening(log, &Arc::default()) };
+    let duty = Duty::Ingest { listen: anywhere(), log: opening(log, &Arc::default()), spill: None };
     let pod = Pod::start(&api, duty, times());
     until("the pod says what it waits for", async || {
         let (status, report) = pod.get("/readyz", "").await;

@@ -149,6 +149,7 @@ impl Pods for Obedient {
         let role = Role::ALL.into_iter().find(|role| role.as_str() == label(pod, labels::COMPONENT));
         let revisions = self.list(Kind::Revision, pod.metadata.namespace.as_deref()).await?;
         Ok(PodState {
+            spill: None,
             pod: pod.metadata.name.clone().unwrap_or_default(),
             role: role.ok_or_else(no_pod)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),

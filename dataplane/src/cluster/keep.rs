@@ -18,6 +18,7 @@ use super::watch::World;
 use crate::admin::readiness::Signal;
 use crate::config::Current;
 use crate::gateway::guard::BootstrapToken;
+use crate::log::spill::SpillLog;
 use crate::log::{Log, LogError};
 use crate::metrics::Metrics;
 use crate::stages::Stages;
@@ -57,6 +58,8 @@ pub struct Keeper {
 pub struct Back {
     /// The log and how its clients are made, where the role has one.
     pub log: Option<(OpenLog, Arc<LiveLog>)>,
+    /// The log as ingest appends to it, where it spills.
+    pub spill: Option<Arc<SpillLog>>,
     /// ClickHouse and its URL, where the role has one.
     pub store: Option<(String, ClickHouse)>,
     /// Stages of the Apps, where the role has some.

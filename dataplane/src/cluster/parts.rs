@@ -23,6 +23,7 @@ use crate::gateway::guard::BootstrapToken;
 use crate::gateway::{self, GatewayState};
 use crate::ingest::{self, Ingest};
 use crate::listen;
+use crate::log::spill::SpillLog;
 use crate::log::watched::{Troubles, Watched};
 use crate::log::{Log, LogError};
 use crate::member::Member;
@@ -77,8 +78,20 @@ impl Base {
     pub(super) fn back(&self, settings: &Cluster, secrets: &Secrets) -> Result<Back, ClusterError> {
         let mut back = Back::new(secrets);
         match &settings.duty {
-            Duty::Ingest { log, .. } => {
-                back.log = Some((Arc::clone(log), open(log, secrets, &self.metrics)?));
+            Duty::Ingest { log, spill, .. } => {
+                let live = open(log, secrets, &self.metrics)?;
+                if let Some((folder, options)) = spill {
+                    let spill = SpillLog::open(
+                        self.watched(&live),
+                        folder,
+                        options.clone(),
+                        Arc::clone(&self.metrics),
+                    )
+                    .map_err(|source| ClusterError::Spill { source })?;
+                    self.told.of_spill(Arc::clone(&spill));
+                    back.spill = Some(spill);
+                }
+                back.log = Some((Arc::clone(log), live));
             }
             Duty::Gateway { clickhouse_url, .. } => {
                 back.store = Some((clickhouse_url.clone(), store(clickhouse_url, secrets)));
@@ -122,7 +135,11 @@ impl Base {
         }
         match (&settings.duty, listener, &back.log, &back.store) {
             (Duty::Ingest { .. }, Some(listener), Some((_, log)), _) => {
-                tasks.push(self.ingest(listener, settings, self.watched(log), stop));
+                let log = match &back.spill {
+                    Some(spill) => Arc::clone(spill) as Arc<dyn Log>,
+                    None => self.watched(log),
+                };
+                tasks.push(self.ingest(listener, settings, log, stop));
             }
             (Duty::Gateway { .. }, Some(listener), _, Some((_, store))) => {
                 let signal = self.readiness.part("clickhouse", Need::Required);

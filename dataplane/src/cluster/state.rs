@@ -1,7 +1,7 @@
 //! What a pod tells the operator at `/state`: which Revisions it runs or refused, in its own words.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use millrace_crds::resolved::Role;
 use millrace_crds::state::{PodState, ScopeState};
@@ -9,18 +9,25 @@ use serde_json::Value;
 
 use super::offer::FORMAT_MAX;
 use crate::admin::{TellsState, readiness};
+use crate::log::spill::SpillLog;
 
 /// What this pod has to tell.
 pub struct Told {
     pod: String,
     role: Role,
     scopes: Mutex<BTreeMap<String, ScopeState>>,
+    spill: OnceLock<Arc<SpillLog>>,
 }
 
 impl Told {
     /// A pod that runs nothing yet.
     pub fn new(pod: &str, role: Role) -> Self {
-        Self { pod: pod.to_owned(), role, scopes: Mutex::default() }
+        Self { pod: pod.to_owned(), role, scopes: Mutex::default(), spill: OnceLock::new() }
+    }
+
+    /// Tells of this spill too; a process has one for its whole life.
+    pub fn of_spill(&self, spill: Arc<SpillLog>) {
+        self.spill.get_or_init(|| spill);
     }
 
     /// Tells this from now on; returns what was told before.
@@ -38,6 +45,7 @@ impl TellsState for Told {
             format_max: FORMAT_MAX,
             ready: readiness.ready,
             scopes: self.scopes.lock().expect("no holder of this lock panics").clone(),
+            spill: self.spill.get().map(|spill| spill.state()),
         };
         serde_json::to_value(state).expect("the state has text keys and no failing field")
     }
@@ -45,8 +53,6 @@ impl TellsState for Told {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use millrace_crds::state::{RefusedRevision, RunningRevision};
     use serde_json::json;
 

@@ -184,7 +184,7 @@ impl AppendError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Log { source: LogError::QueueFull } => "log_busy",
-            Self::Log { source: LogError::DiskFull { .. } } => "log_full",
+            Self::Log { source: LogError::DiskFull { .. } | LogError::SpillFull { .. } } => "log_full",
             Self::TimedOut { .. } => "log_timeout",
             Self::Log { .. } | Self::Incomplete => "log_unavailable",
         }
@@ -194,7 +194,7 @@ impl AppendError {
     pub(super) fn retry_seconds(&self) -> RangeInclusive<u32> {
         match self {
             Self::Log { source: LogError::QueueFull } => RETRY_BUSY,
-            Self::Log { source: LogError::DiskFull { .. } } => RETRY_FULL,
+            Self::Log { source: LogError::DiskFull { .. } | LogError::SpillFull { .. } } => RETRY_FULL,
             Self::Log { .. } | Self::TimedOut { .. } | Self::Incomplete => RETRY_BROKEN,
         }
     }

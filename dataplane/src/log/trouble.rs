@@ -40,6 +40,7 @@ impl Trouble {
             LogError::Unsupported { .. } => Some(Self::Unsupported),
             LogError::QueueFull
             | LogError::DiskFull { .. }
+            | LogError::SpillFull { .. }
             | LogError::Failed { .. }
             | LogError::UnknownOutcome
             | LogError::Unavailable { .. }

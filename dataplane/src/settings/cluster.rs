@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use millrace_crds::resolved::Credentials;
 use millrace_crds::{names, pod};
+use millrace_provision::kafka::RECORD_BYTES_MAX;
 
 use super::kafka::{KafkaArgs, KafkaCredentials};
 use crate::cluster::keep::OpenLog;
@@ -16,7 +17,10 @@ use crate::cluster::offer::Place;
 use crate::cluster::secrets::secret;
 use crate::cluster::{Cluster, Duty, Times};
 use crate::log::kafka::{KafkaLog, Options};
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, spill};
+
+/// Longest wait for Kafka before events are spilled: a broker that is replaced comes back within it, and clients wait longer.
+const SPILL_AFTER: Duration = Duration::from_secs(3);
 
 /// Who a process is in its cluster.
 #[derive(Clone, Debug, Args)]
@@ -54,6 +58,12 @@ pub struct IngestArgs {
     /// Events come in here.
     #[arg(long, env = "MILLRACE_INGEST_LISTEN", value_name = "ADDRESS", default_value_t = everywhere(pod::PORT_INGEST))]
     pub ingest_listen: SocketAddr,
+    /// Folder of its own in which events are kept while Kafka is away. Without one, clients are told to come back.
+    #[arg(long, env = pod::ENV_DATA_DIR, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Most bytes kept there; by default four fifths of the file system.
+    #[arg(long, env = "MILLRACE_SPILL_BYTES_MAX", value_name = "BYTES", requires = "data_dir")]
+    pub spill_bytes_max: Option<u64>,
 }
 
 /// Options of `worker`.
@@ -112,9 +122,15 @@ impl PlaceArgs {
 impl IngestArgs {
     /// The settings.
     pub fn settings(self) -> Cluster {
-        let Self { place, kafka, ingest_listen } = self;
+        let Self { place, kafka, ingest_listen, data_dir, spill_bytes_max } = self;
         let log = open_log(kafka, place.pod.clone(), Options::default());
-        place.cluster(Duty::Ingest { listen: ingest_listen, log })
+        let options = spill::Options {
+            bytes_max: spill_bytes_max,
+            direct_max: SPILL_AFTER,
+            record_bytes_max: RECORD_BYTES_MAX,
+        };
+        let spill = data_dir.map(|folder| (folder.join("spill"), options));
+        place.cluster(Duty::Ingest { listen: ingest_listen, log, spill })
     }
 }
 
@@ -169,7 +185,7 @@ mod tests {
     /// What the operator may set for a role.
     fn told_by_the_operator(role: Role) -> BTreeSet<&'static str> {
         let back: &[&str] = match role {
-            Role::Ingest => &[],
+            Role::Ingest => &[pod::ENV_DATA_DIR],
             Role::Worker => &[pod::ENV_CLICKHOUSE_URL, pod::ENV_DATA_DIR],
             Role::Gateway => &[pod::ENV_CLICKHOUSE_URL],
         };

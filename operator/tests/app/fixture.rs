@@ -170,6 +170,7 @@ impl World {
         let role = Role::ALL.into_iter().find(|role| name.contains(role.as_str())).unwrap();
         let scopes = ["shop", "access"].map(|name| (name.to_owned(), scope(name)));
         let said = PodState {
+            spill: None,
             pod: name.clone(),
             role,
             version: "1".to_owned(),

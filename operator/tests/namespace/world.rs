@@ -135,7 +135,8 @@ impl World {
         let role = Role::ALL.into_iter().find(|role| name.contains(role.as_str())).unwrap();
         let format_max = serde_json::from_value(json!("v1")).unwrap();
         let version = "0.1.0".to_owned();
-        let state = PodState { pod: name.to_owned(), role, version, format_max, ready: true, scopes };
+        let state =
+            PodState { pod: name.to_owned(), role, version, format_max, ready: true, scopes, spill: None };
         let report = Report { uid: pod.metadata.uid.clone().unwrap(), at: self.now, said: Ok(state) };
         self.reports.keep(NAMESPACE, name, report);
     }

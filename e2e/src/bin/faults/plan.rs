@@ -55,7 +55,8 @@ pub(crate) enum Trouble {
     Reload,
     /// fsync below the data directory is late by so much.
     SlowFsync(Duration),
-    /// fsync below the data directory fails; then the process is killed, as who runs it would do.
+    /// fsync below the data directory of what takes events fails, with all brokers away where there are some; then the
+    /// process is killed, as who runs it would do.
     FailingFsync,
 }
 
@@ -142,12 +143,23 @@ fn at_point(plan: &mut Plan, turn: u64, random: &mut SmallRng) {
         // It takes nothing more until somebody starts it again.
         plan.troubles.push((0, Trouble::Kill(target)));
     }
+    if is_of_the_spill(point) {
+        plan.troubles.push((0, Trouble::Brokers));
+    }
+}
+
+/// Whether a point is only reached while the brokers are away.
+fn is_of_the_spill(point: Point) -> bool {
+    matches!(point, Point::SpillGrouped | Point::SpillSynced | Point::SpillReplayed | Point::SpillRemoved)
 }
 
 /// Where a point is: on which stage, if not on both, and in which process.
 fn home(point: Point) -> (Option<Stage>, Target) {
     match point {
         Point::EmbeddedPlanned | Point::EmbeddedSynced => (Some(Stage::Embedded), Target::Ingest),
+        Point::SpillGrouped | Point::SpillSynced | Point::SpillReplayed | Point::SpillRemoved => {
+            (Some(Stage::Roles), Target::Ingest)
+        }
         Point::TransactionBegun
         | Point::TransactionRecords
         | Point::TransactionPositions
@@ -184,7 +196,7 @@ fn trouble(stage: Stage, random: &mut SmallRng) -> Trouble {
     let everywhere = 6;
     let own = match stage {
         Stage::Embedded => 2,
-        Stage::Roles => 3,
+        Stage::Roles => 4,
     };
     match (random.random_range(0..everywhere + own), stage) {
         (0, _) => Trouble::Kill(target),
@@ -197,6 +209,7 @@ fn trouble(stage: Stage, random: &mut SmallRng) -> Trouble {
         (_, Stage::Embedded) => Trouble::FailingFsync,
         (6, Stage::Roles) => Trouble::Rebalance(random.random_range(1..=3)),
         (7, Stage::Roles) => Trouble::Broker(random.random_range(1..=3)),
+        (8, Stage::Roles) => Trouble::FailingFsync,
         (_, Stage::Roles) => Trouble::Brokers,
     }
 }

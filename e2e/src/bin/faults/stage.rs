@@ -18,6 +18,8 @@ use crate::world::{World, free_port, to_log};
 const SESSION_S: &str = "2";
 /// How long a second worker stays.
 const GUEST_STAYS: Duration = Duration::from_millis(1_500);
+/// Time in which ingest gives the brokers up and spills.
+const UNTIL_SPILLED: Duration = Duration::from_secs(4);
 /// How long brokers are away beyond the time their restart takes.
 const AWAY: Duration = Duration::from_millis(500);
 
@@ -63,7 +65,11 @@ impl Cast {
         environment.extend(configured.environment());
         let first = match plan.stage {
             Stage::Embedded => standalone(folder, &ingest),
-            Stage::Roles => role("ingest", Some(Target::Ingest), &["--ingest-listen", &ingest]),
+            Stage::Roles => {
+                let data = folder.join("data").display().to_string();
+                let arguments = ["--ingest-listen", ingest.as_str(), "--data-dir", data.as_str()];
+                role("ingest", Some(Target::Ingest), &arguments)
+            }
         };
         let cast = |first, worker| Self {
             plan: plan.clone(),
@@ -135,10 +141,17 @@ impl Cast {
                 std::fs::remove_file(self.folder.join("fsync/delay_ms"))?;
             }
             Trouble::FailingFsync => {
+                let brokers = world.kafka().ok().filter(|_| self.plan.stage == Stage::Roles);
+                if let Some(kafka) = brokers {
+                    kafka.kill(None).await?;
+                }
                 self.steer("fail", "")?;
-                tokio::time::sleep(AWAY).await;
+                tokio::time::sleep(if brokers.is_some() { UNTIL_SPILLED } else { AWAY }).await;
                 self.first.signal(Signal::KILL);
                 std::fs::remove_file(self.folder.join("fsync/fail"))?;
+                if let Some(kafka) = brokers {
+                    kafka.revive().await?;
+                }
             }
         }
         Ok(())
