@@ -31,6 +31,9 @@ pub struct PodState {
     /// What ingest keeps on its disk for a log that is away; absent where it has no disk for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spill: Option<SpillState>,
+    /// By App's name: what the ledger of those says that this pod compares.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ledger: BTreeMap<String, LedgerState>,
 }
 
 /// What a pod keeps on its disk until the log takes it.
@@ -43,6 +46,18 @@ pub struct SpillState {
     pub oldest_milliseconds: u64,
     /// Files kept aside because something in them is damaged or refused by the log; a person has to look at them.
     pub set_aside: u64,
+}
+
+/// Whether what was accepted and what is stored agree, as the one pod says that compares an App's ledger. Holds nothing
+/// that changes while all is well: a report with news wakes the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerState {
+    /// Differences of the last seven days that outlived the lag and were not resolved.
+    pub breaches: u64,
+    /// The newest of them, for people; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 fn format_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {

@@ -1,9 +1,11 @@
 //! The control socket: commands of the same user in, answers of the running process out. A Unix socket in the
 //! data directory; one JSON request a line, one JSON answer a line. Everything about a connection is bounded.
 //!
-//! [`protocol`] is what both sides say, [`dead_letters`] what the process does for it, [`Client`] the other end,
-//! [`command`] the command line on top of it.
+//! [`protocol`] is what both sides say, [`dead_letters`] and `audit` what the process does for it, [`Client`] the other
+//! end, [`command`] and [`audit_command`] the command lines on top of it.
 
+mod audit;
+pub mod audit_command;
 mod client;
 pub mod command;
 pub mod dead_letters;
@@ -167,6 +169,7 @@ async fn answer(line: &[u8], state: &ControlState) -> Response {
         Ok(Call::ListDeadLetters(call)) => state.list(call).await.and_then(json),
         Ok(Call::ShowDeadLetter(call)) => state.show(call).await.and_then(json),
         Ok(Call::ReplayDeadLetters(call)) => state.replay(call).await.and_then(json),
+        Ok(Call::Audit(call)) => state.audit(call).await.and_then(json),
         Err(refusal) => Err(refusal),
     };
     match result {

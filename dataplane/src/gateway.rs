@@ -19,6 +19,7 @@ pub mod apps;
 pub mod dashboard;
 mod docs;
 pub mod guard;
+pub mod ledger;
 pub(crate) mod observe;
 pub mod openapi;
 pub mod problem;

@@ -184,6 +184,11 @@ pub trait Log: Send + Sync + 'static {
         Ok(self.watermarks(of).await?.high)
     }
 
+    /// Where a group stands in these partitions, in their order, asked from outside of it; `None` where it never
+    /// committed. What a transaction is about to commit does not count yet.
+    async fn committed(&self, group: &str, of: &[TopicPartition])
+    -> Result<Vec<Option<Committed>>, LogError>;
+
     /// Reads outside any group, from an offset on. Empty only at the end, that is when no record between `from` and
     /// the high watermark is left. Starts at the low watermark when `from` is below it: compare the first offset
     /// returned.
@@ -316,6 +321,27 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether an append that failed so surely left no record behind. Anything else may have left some.
+    pub fn took_nothing(&self) -> bool {
+        match self {
+            Self::UnknownTopic { .. }
+            | Self::UnknownPartition { .. }
+            | Self::QueueFull
+            | Self::DiskFull { .. } => true,
+            // A broker may refuse one record of a call and take the others; before a spill was full, the log was asked.
+            Self::TooLarge { .. }
+            | Self::SpillFull { .. }
+            | Self::Refused { .. }
+            | Self::Unsupported { .. }
+            | Self::Failed { .. }
+            | Self::Fenced { .. }
+            | Self::UnknownOutcome
+            | Self::Unavailable { .. }
+            | Self::Closed
+            | Self::Open { .. } => false,
+        }
+    }
+
     /// Whether the same call may succeed later without a change of the input.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -69,6 +69,11 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::DeadLetters { command } => {
             control::command::run_command(command, &data_dir_default()?, &mut std::io::stdout()).await?;
         }
+        Command::Audit(args) => {
+            let verdict =
+                control::audit_command::run(args, &data_dir_default()?, &mut std::io::stdout()).await?;
+            return Ok(ExitCode::from(verdict.exit_code()));
+        }
         Command::Engine(args) => engine::run((*args).into(), stop_on_signal()?).await?,
         Command::Openapi => {
             println!(

@@ -68,6 +68,11 @@ pub struct Metrics {
     pub load_findings: IntCounterVec,
     /// Age of the oldest accepted record that is not stored, in seconds, by `app` and `table`.
     pub load_oldest_unloaded_seconds: GaugeVec,
+    /// Equations of the ledger that did not hold once everything had arrived, in the last seven days, by `app` and
+    /// `equation`.
+    pub ledger_breaches: IntGaugeVec,
+    /// When the ledger was last compared, in seconds since the epoch, by `app`.
+    pub ledger_checked_seconds: IntGaugeVec,
     /// Starts of the engine child, by `cause`.
     pub engine_starts: IntCounterVec,
     /// 1 while the engine answers.
@@ -178,6 +183,16 @@ impl Metrics {
                 "load_oldest_unloaded_seconds",
                 "Age of the oldest accepted record that is not stored.",
                 &["app", "table"],
+            )?,
+            ledger_breaches: make.gauges(
+                "ledger_breaches",
+                "Equations of the ledger that did not hold once everything had arrived, in the last seven days.",
+                &["app", "equation"],
+            )?,
+            ledger_checked_seconds: make.gauges(
+                "ledger_checked_timestamp_seconds",
+                "When the ledger was last compared.",
+                &["app"],
             )?,
             engine_starts: make.counters("engine_starts_total", "Starts of the engine child.", &["cause"])?,
             engine_up: make.gauge("engine_up", "1 while the engine answers.")?,

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::access::Grant;
 
 pub mod events_over_time;
+pub mod ledger;
 pub mod range;
 pub mod retention;
 pub mod scripted;

@@ -120,6 +120,9 @@ pub struct RawRecord {
     pub event: Event,
     /// Who accepted it.
     pub origin: Origin,
+    /// Where it is a replay: why it had been set aside. The ledger takes that back when it is processed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<DeadLetterReason>,
 }
 
 /// Value of a record in `events-processed`; its key is the user key's 8 bytes, big endian.

@@ -74,6 +74,8 @@ pub enum Command {
         #[command(subcommand)]
         command: control::command::DeadLettersCommand,
     },
+    /// Recount what became of the events of a time; exit code 0 when all is where it should be, 2 when not.
+    Audit(control::audit_command::Args),
     /// Run the ClickHouse engine behind its HTTP interface.
     Engine(Box<engine::Args>),
     /// Print the API's OpenAPI document.

@@ -1,4 +1,5 @@
-//! The worker's stages of every App: one task that processes, one per table that loads. Started when the App is in force (and, for
+//! The worker's stages of every App: one task that processes, one per table that loads, one that compares
+//! the ledger. Started when the App is in force (and, for
 //! loading, when its tables are in place), stopped when it is withdrawn, started again when they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Current};
+use crate::ledger::reconcile::{self, Reconciler};
+use crate::ledger::standing::Standing;
 use crate::load::target::Target;
 use crate::load::{self, Loader};
 use crate::log::Log;
@@ -41,6 +44,8 @@ pub struct Tools {
     pub store: ClickHouse,
     /// As whom they join their groups.
     pub member: Member,
+    /// What is told of the ledgers.
+    pub standing: Arc<Standing>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -137,6 +142,7 @@ impl Stages {
         }
         let stop = running.stop.child_token();
         running.loading = Some(stop.clone());
+        self.tasks.spawn(keep_comparing(app.clone(), self.tools.clone(), stop.clone()));
         for target in Target::ALL {
             self.tasks.spawn(keep_loading(app.clone(), target, self.tools.clone(), stop.clone()));
         }
@@ -158,6 +164,22 @@ async fn keep_loading(app: AppId, target: Target, tools: Tools, stop: Cancellati
         load::run(loader, stop.clone())
     };
     keep_running(target.stage(), &app, &stop, once).await;
+}
+
+async fn keep_comparing(app: AppId, tools: Tools, stop: CancellationToken) {
+    let once = || {
+        let reconciler = Reconciler {
+            app: app.clone(),
+            config: Arc::clone(&tools.config),
+            log: Arc::clone(&tools.log),
+            store: tools.store.clone(),
+            member: tools.member.clone(),
+            metrics: Arc::clone(&tools.metrics),
+            standing: Arc::clone(&tools.standing),
+        };
+        reconcile::run(reconciler, stop.clone())
+    };
+    keep_running("ledger", &app, &stop, once).await;
 }
 
 /// Runs `once` again and again until it returns `Ok` or is stopped, also after a panic. Every stage resumes from its

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millrace_dataplane::log::spill::{OFFSET_LATER, Options, SpillError, SpillLog};
 use millrace_dataplane::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 use millrace_dataplane::metrics::Metrics;
 
@@ -63,6 +63,10 @@ impl Log for Gate {
     }
 
     async fn watermarks(&self, _: &TopicPartition) -> Result<Watermarks, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn committed(&self, _: &str, _: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
         Err(LogError::Closed)
     }
 

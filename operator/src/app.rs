@@ -214,6 +214,7 @@ async fn finish(
         Some(message) => Verdict::new(Status::False, reason::PROGRESSING, &message),
         None => judged.verdict,
     });
+    findings.ledger = dataplane::ledger(&gathered.pods, gathered.id.name());
     findings.revision = target.map(|target| RevisionStatus {
         sequence: target.sequence,
         hash: target.hash,

@@ -79,8 +79,10 @@ fn fresh(known: &Report, now: &Report) -> Fresh {
 }
 
 fn apart_from_scopes(state: &PodState) -> impl PartialEq {
-    let PodState { pod, role, version, format_max, ready, scopes: _ } = state;
-    (pod, role, version, format_max, ready)
+    let PodState { pod, role, version, format_max, ready, scopes: _, spill, ledger } = state;
+    // How much is spilled moves all the time; that there is something is news.
+    let holds_spill = spill.is_some_and(|spill| spill.bytes > 0);
+    (pod, role, version, format_max, ready, holds_spill, ledger)
 }
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ mod settings;
 
 pub use admin::{Admin, ObservedTopic, RECORD_BYTES_MAX, Replication};
 pub use error::{KafkaError, is_refusal, is_unreachable};
-pub use native::{Cluster, Described};
+pub use native::{Cluster, Described, GroupPosition};
 pub use owners::Owners;
 pub use settings::{Ca, Mechanism, Password, Sasl, Settings, SettingsError};

@@ -156,6 +156,7 @@ impl Pods for Obedient {
             format_max: millrace_crds::config::Format::V1,
             ready: true,
             scopes: newest(&revisions, label(pod, labels::DATA_PLANE)),
+            ledger: Default::default(),
         })
     }
 }

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use millrace_crds::compile::revision_hash;
+use millrace_crds::names::AppId;
+use millrace_crds::state::LedgerState;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{TellsState, readiness};
 use crate::config::{Config, Current};
+use crate::ledger::standing::Standing;
 
 /// Most problems of a refused configuration that are kept; the log has them all.
 const PROBLEMS_MAX: usize = 100;
@@ -72,6 +75,8 @@ pub struct History {
     pub config: Current,
     /// When it changed, and what was refused.
     pub changes: Arc<Changes>,
+    /// What the ledgers say.
+    pub standing: Arc<Standing>,
     /// When the process started.
     pub started_at: Timestamp,
 }
@@ -84,6 +89,8 @@ struct Report {
     revisions: Vec<Revision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Refusal>,
+    /// By App: what its ledger says.
+    ledger: BTreeMap<AppId, LedgerState>,
     readiness: readiness::Report,
 }
 
@@ -91,7 +98,8 @@ impl TellsState for History {
     fn state(&self, readiness: readiness::Report) -> Value {
         let (revisions, refused) = self.changes.report(&self.config.load());
         let version = env!("CARGO_PKG_VERSION");
-        let report = Report { version, started_at: self.started_at, revisions, refused, readiness };
+        let (started_at, ledger) = (self.started_at, self.standing.all());
+        let report = Report { version, started_at, revisions, refused, ledger, readiness };
         serde_json::to_value(report).expect("the report has text keys and no failing field")
     }
 }

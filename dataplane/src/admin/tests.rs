@@ -69,6 +69,7 @@ fn admin() -> Fixture {
         state: Arc::new(History {
             config: Arc::clone(&config),
             changes: Arc::clone(&changes),
+            standing: Arc::default(),
             started_at: at(1),
         }),
         readiness: Arc::clone(&readiness),

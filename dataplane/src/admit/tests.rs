@@ -327,7 +327,7 @@ fn codes_are_distinct_and_stable_words() {
 
 fn raw_record(event: Event) -> String {
     let origin = Origin { instance: "i".to_owned(), minute: 1, replay: 0 };
-    serde_json::to_string(&RawRecord { v: RECORD_VERSION, event, origin }).unwrap()
+    serde_json::to_string(&RawRecord { v: RECORD_VERSION, event, origin, set_aside: None }).unwrap()
 }
 
 /// An event with a personal value in every place that privacy rules reach.

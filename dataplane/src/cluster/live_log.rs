@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 
 /// The log as it is now.
@@ -54,6 +54,14 @@ impl Log for LiveLog {
 
     async fn settled_end(&self, of: &TopicPartition) -> Result<u64, LogError> {
         self.now().settled_end(of).await
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        self.now().committed(group, of).await
     }
 
     async fn read(

@@ -107,6 +107,7 @@ impl Base {
                     seen: Arc::new(seen),
                     store: store.clone(),
                     member: Member::new(&settings.prefix, &settings.pod),
+                    standing: Arc::clone(self.told.standing()),
                     metrics: Arc::clone(&self.metrics),
                 }));
                 back.log = Some((Arc::clone(log), live));
@@ -163,7 +164,8 @@ impl Base {
             freshness: self.freshness.clone(),
             log,
             metrics: Arc::clone(&self.metrics),
-            instance: settings.pod.clone(),
+            // A container that starts again in the same pod counts anew: what its former life did not close stays so.
+            instance: format!("{}-{:08x}", settings.pod, rand::random::<u32>()),
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = stop.clone();

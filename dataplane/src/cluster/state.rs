@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::offer::FORMAT_MAX;
 use crate::admin::{TellsState, readiness};
+use crate::ledger::standing::Standing;
 use crate::log::spill::SpillLog;
 
 /// What this pod has to tell.
@@ -17,17 +18,29 @@ pub struct Told {
     role: Role,
     scopes: Mutex<BTreeMap<String, ScopeState>>,
     spill: OnceLock<Arc<SpillLog>>,
+    standing: Arc<Standing>,
 }
 
 impl Told {
     /// A pod that runs nothing yet.
     pub fn new(pod: &str, role: Role) -> Self {
-        Self { pod: pod.to_owned(), role, scopes: Mutex::default(), spill: OnceLock::new() }
+        Self {
+            pod: pod.to_owned(),
+            role,
+            scopes: Mutex::default(),
+            spill: OnceLock::new(),
+            standing: Arc::default(),
+        }
     }
 
     /// Tells of this spill too; a process has one for its whole life.
     pub fn of_spill(&self, spill: Arc<SpillLog>) {
         self.spill.get_or_init(|| spill);
+    }
+
+    /// What it tells of ledgers; the one who compares them writes it.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// Tells this from now on; returns what was told before.
@@ -46,6 +59,12 @@ impl TellsState for Told {
             ready: readiness.ready,
             scopes: self.scopes.lock().expect("no holder of this lock panics").clone(),
             spill: self.spill.get().map(|spill| spill.state()),
+            ledger: self
+                .standing
+                .all()
+                .into_iter()
+                .map(|(app, state)| (app.name().to_owned(), state))
+                .collect(),
         };
         serde_json::to_value(state).expect("the state has text keys and no failing field")
     }

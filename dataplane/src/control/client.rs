@@ -7,8 +7,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    Call, DeadLetterPage, ListDeadLetters, PROTOCOL_VERSION, Refusal, ReplayDeadLetters, ReplayReport,
-    Request, Response, ShowDeadLetter, ShownDeadLetter,
+    Audit, AuditReport, Call, DeadLetterPage, ListDeadLetters, PROTOCOL_VERSION, Refusal, ReplayDeadLetters,
+    ReplayReport, Request, Response, ShowDeadLetter, ShownDeadLetter,
 };
 
 /// Longest answer: a page of summaries, or one dead letter of the largest record a log takes.
@@ -44,6 +44,11 @@ impl Client {
     /// One step of a replay.
     pub async fn replay(&mut self, call: ReplayDeadLetters) -> Result<ReplayReport, ClientError> {
         self.call(Call::ReplayDeadLetters(call)).await
+    }
+
+    /// A recount of some minutes.
+    pub async fn audit(&mut self, call: Audit) -> Result<AuditReport, ClientError> {
+        self.call(Call::Audit(call)).await
     }
 
     async fn call<T: DeserializeOwned>(&mut self, call: Call) -> Result<T, ClientError> {

@@ -114,7 +114,7 @@ impl FromStr for Since {
 
 impl Since {
     /// UTC epoch milliseconds; a moment before time begins is the beginning.
-    fn epoch_ms(self, now: Timestamp) -> i64 {
+    pub(super) fn epoch_ms(self, now: Timestamp) -> i64 {
         match self {
             Self::At(at) => at.as_millisecond(),
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN).as_millisecond(),
@@ -178,7 +178,7 @@ pub async fn run_command(
 }
 
 impl Target {
-    async fn connect(&self, default_data_dir: &Path) -> Result<Client, ClientError> {
+    pub(super) async fn connect(&self, default_data_dir: &Path) -> Result<Client, ClientError> {
         let data_dir = self.data_dir.as_deref().unwrap_or(default_data_dir);
         Client::connect(&data_dir.join(SOCKET_NAME)).await
     }
@@ -228,7 +228,7 @@ async fn replay(
     Ok(total)
 }
 
-fn print(
+pub(super) fn print(
     out: &mut (dyn Write + Send),
     output: Output,
     value: &impl Serialize,

@@ -26,6 +26,7 @@ use crate::log::{
 use crate::member::Member;
 use crate::process;
 use crate::record::{DeadLetter, DeadLetterEntry, DeadLetterReason, RawRecord};
+use crate::store::ClickHouse;
 
 mod replay;
 
@@ -40,8 +41,10 @@ const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Du
 
 /// What the running process lends to the control socket.
 pub struct ControlState {
-    config: Current,
-    log: Arc<dyn Log>,
+    pub(super) config: Current,
+    pub(super) log: Arc<dyn Log>,
+    /// For audits.
+    pub(super) store: ClickHouse,
     /// By App; the lock also keeps two replays from doing the same.
     replays: Mutex<BTreeMap<AppId, Replays>>,
 }
@@ -95,9 +98,9 @@ struct Scope {
 }
 
 impl ControlState {
-    /// Over the configuration in force and the process's log.
-    pub fn new(config: Current, log: Arc<dyn Log>) -> Self {
-        Self { config, log, replays: Mutex::default() }
+    /// Over the configuration in force, the process's log and its ClickHouse.
+    pub fn new(config: Current, log: Arc<dyn Log>, store: ClickHouse) -> Self {
+        Self { config, log, store, replays: Mutex::default() }
     }
 
     /// Some dead letters, oldest first within each partition.
@@ -339,7 +342,7 @@ impl ControlState {
 }
 
 /// `name`, `namespace.name` or `namespace/name`.
-fn find_app(config: &Current, name: &str) -> Result<Arc<App>, Refusal> {
+pub(super) fn find_app(config: &Current, name: &str) -> Result<Arc<App>, Refusal> {
     let config = config.load();
     let is_meant = |id: &AppId| match name.split_once(['/', '.']) {
         Some((namespace, name)) => id.namespace() == namespace && id.name() == name,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -36,6 +37,9 @@ pub enum Call {
     /// Answered by [`ReplayReport`].
     #[serde(rename = "dead_letters.replay")]
     ReplayDeadLetters(ReplayDeadLetters),
+    /// Answered by [`AuditReport`].
+    #[serde(rename = "ledger.audit")]
+    Audit(Audit),
 }
 
 /// One line from the process.
@@ -263,4 +267,71 @@ pub struct FailedReplay {
     pub id: LetterId,
     /// Why, for people.
     pub why: String,
+}
+
+/// Asks to recount what became of the events accepted in some minutes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The App, as in [`ListDeadLetters::app`].
+    pub app: String,
+    /// First minute since the epoch.
+    pub from: i64,
+    /// First one not meant any more; at most [`crate::ledger::audit::MINUTES_MAX`] later.
+    pub to: i64,
+}
+
+/// What a recount found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Minutes in which anything was counted.
+    pub minutes: u64,
+    /// Events acknowledged in them.
+    pub acknowledged: i64,
+    /// Rows stored of them.
+    pub stored: i64,
+    /// Minutes that no ingest has closed: checked from raw on only.
+    pub unclosed: u64,
+    /// Minutes with more events of unknown outcome than can be checked.
+    pub unverified: u64,
+    /// Whether `events-raw` still held all of it, so that it was recounted too.
+    pub raw_recounted: bool,
+    /// Equations that do not hold.
+    pub differences: Vec<AuditDifference>,
+    /// Events that are not where they should be, the first of them.
+    pub events: Vec<AuditedEvent>,
+    /// How many of them there are.
+    pub events_total: u64,
+}
+
+/// An equation that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDifference {
+    /// First moment of the minute.
+    pub minute: Timestamp,
+    /// The ingest instance, where the equation is one of an instance.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// What has to be equal.
+    pub equation: String,
+    /// Events missing on its right side; below zero, events too many there; 0 where it counts as many others.
+    pub missing: i64,
+    /// Wrapping sum of their hashes; of one event, its hash.
+    pub hashes: u64,
+}
+
+/// An event that is not where it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditedEvent {
+    /// Which.
+    pub event_id: Uuid,
+    /// First moment of the minute in which it was accepted.
+    pub minute: Timestamp,
+    /// Where it stands in `events-raw`, written `<partition>:<offset>`; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<LetterId>,
+    /// What is wrong, for programs: `lost`, `stored_twice` or `from_nowhere`.
+    pub what: String,
+    /// What is wrong, for people.
+    pub detail: String,
 }

@@ -14,7 +14,7 @@ use utoipa::openapi::{
 
 use super::problem::{Kind, MEDIA_TYPE, ProblemBody};
 use super::route::{Requirement, Route, permission_text, table};
-use super::{analytics, apps, dashboard, system};
+use super::{analytics, apps, dashboard, ledger, system};
 
 /// Name of the security scheme.
 const BEARER: &str = "bearer";
@@ -103,6 +103,7 @@ fn components() -> Components {
     add::<analytics::EventsOverTimeAnswer>(&mut schemas);
     add::<analytics::RetentionAnswer>(&mut schemas);
     add::<apps::AppsAnswer>(&mut schemas);
+    add::<ledger::LedgerAnswer>(&mut schemas);
     let token = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("The bootstrap admin token. A route's scopes are the permissions it needs."));

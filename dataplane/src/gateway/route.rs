@@ -9,7 +9,7 @@ use utoipa::openapi::HttpMethod;
 use utoipa::openapi::path::Operation;
 
 use super::problem::Kind;
-use super::{Shared, analytics, apps, dashboard, system};
+use super::{Shared, analytics, apps, dashboard, ledger, system};
 
 /// What a caller must bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,7 @@ pub fn table() -> Vec<Route> {
         route(analytics::Retention, needs(AnalyticsRead), QUESTION, analytics::retention),
         route(apps::List, needs(AppsRead), &[], apps::list),
         route(apps::Get, needs(AppsRead), APP, apps::get),
+        route(ledger::Read, needs(AppsRead), QUESTION, ledger::read),
     ]
 }
 

@@ -25,6 +25,7 @@ use super::body::Budget;
 use super::inflate::Inflater;
 use super::tenant::Tenants;
 use super::{Ingest, IngestError, Limits, Serving, route};
+use crate::ledger::keeper::{Books, Keeper};
 
 /// Pause after the system refused a connection, mostly for want of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -66,8 +67,10 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), IngestError> {
     let limits = serving.limits;
+    let books = Arc::new(Books::new(&ingest.instance));
+    let mut keeper = Keeper::new(Arc::clone(&books), Arc::clone(&ingest.log));
     let server = Arc::new(Server {
-        tenants: Tenants::default(),
+        tenants: Tenants::new(books),
         bodies: Arc::new(Budget::new(limits.bodies_bytes_max)),
         log_state: LogState::default(),
         connections: Arc::new(Semaphore::new(limits.connections_max)),
@@ -85,6 +88,11 @@ pub(super) async fn run(
         loops.push((name.clone(), start(name, socket, Arc::clone(&server), stop.clone())?));
     }
     drop(listener);
+    let stopping = stop.clone();
+    let kept = tokio::spawn(async move {
+        keeper.keep(stopping).await;
+        keeper
+    });
     let mut outcome = Ok(());
     for (name, ended) in loops {
         let end = ended.await.unwrap_or(Err(IngestError::LoopDied { name }));
@@ -92,6 +100,10 @@ pub(super) async fn run(
             stop.cancel();
         }
         outcome = outcome.and(end);
+    }
+    // No request is left: what is not decided never will be.
+    if let Ok(mut keeper) = kept.await {
+        keeper.end().await;
     }
     outcome
 }

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::accept::Server;
 use super::decide::{Decided, Outcome};
 use super::tenant::RawTopic;
 use crate::failpoint::{self, Defect, Point};
+use crate::ledger::book::{Entry, minute_of};
 use crate::log::{Log, LogError, NewRecord, TopicPartition};
-use crate::record::{Event, Origin, RECORD_VERSION, RawRecord, partition_of};
+use crate::record::{Event, Origin, RECORD_VERSION, RawRecord, event_hash, partition_of};
 
 /// What a record holds beside the event's own bytes, for the first allocation: ids, times, address, user agent.
 const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -42,11 +44,7 @@ impl Encoder {
     pub(super) fn new(to: Destination, accepted_at: Timestamp, body_bytes: usize) -> Self {
         Self {
             topic: to.topic,
-            origin: Origin {
-                instance: to.instance,
-                minute: accepted_at.as_second().div_euclid(60),
-                replay: 0,
-            },
+            origin: Origin { instance: to.instance, minute: minute_of(accepted_at), replay: 0 },
             buffer: BytesMut::with_capacity(body_bytes + RECORD_OVERHEAD_BYTES),
         }
     }
@@ -58,7 +56,7 @@ impl Encoder {
         let key = self.buffer.split().freeze();
         let empty = Origin { instance: String::new(), minute: 0, replay: 0 };
         let origin = std::mem::replace(&mut self.origin, empty);
-        let raw = RawRecord { v: RECORD_VERSION, event, origin };
+        let raw = RawRecord { v: RECORD_VERSION, event, origin, set_aside: None };
         serde_json::to_writer((&mut self.buffer).writer(), &raw)
             .expect("a record has text keys and finite numbers only, and the buffer grows");
         self.origin = raw.origin;
@@ -68,8 +66,13 @@ impl Encoder {
     }
 }
 
-/// Appends what was admitted; returns what is true afterwards.
-pub(super) async fn append(server: &Server, decided: Decided) -> Result<Vec<Outcome>, AppendError> {
+/// Appends what was admitted; returns what is true afterwards. `entry` learns which events were acknowledged, and of
+/// which nobody knows whether they are in the log.
+pub(super) async fn append(
+    server: &Server,
+    decided: Decided,
+    mut entry: Entry,
+) -> Result<Vec<Outcome>, AppendError> {
     let Decided { mut outcomes, mut records, held, .. } = decided;
     records.truncate(
         records.len() - usize::from(!records.is_empty() && failpoint::has(Defect::IngestLosesEvent)),
@@ -79,12 +82,22 @@ pub(super) async fn append(server: &Server, decided: Decided) -> Result<Vec<Outc
         let log = server.ingest.log.as_ref();
         // A client that was told to retry does so with the same event ids, and dedupe knows those: records that
         // went in without an acknowledgement in time are not stored twice.
-        let appended = tokio::time::timeout(time_max, append_what_fits(log, records, &mut outcomes))
-            .await
-            .unwrap_or(Err(AppendError::TimedOut { seconds_max: time_max.as_secs_f32() }));
+        let appended =
+            tokio::time::timeout(time_max, append_what_fits(log, records, &mut outcomes, &mut entry))
+                .await
+                .unwrap_or(Err(AppendError::TimedOut { seconds_max: time_max.as_secs_f32() }));
         server.log_state.note(&appended);
         appended?;
     }
+    entry.refused(outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Accepted(_) => None,
+        Outcome::Rejected { code, .. } => Some(*code),
+    }));
+    // By what the client is told, not by what was handed to the log: the two must not be able to differ unseen.
+    entry.acknowledged(outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Accepted(id) => Some(event_hash(id)),
+        Outcome::Rejected { .. } => None,
+    }));
     drop(held);
     Ok(outcomes)
 }
@@ -95,27 +108,41 @@ async fn append_what_fits(
     log: &dyn Log,
     mut records: Vec<NewRecord>,
     outcomes: &mut [Outcome],
+    entry: &mut Entry,
 ) -> Result<(), AppendError> {
     failpoint::reach(Point::IngestAdmitted).await.map_err(|source| AppendError::Log { source })?;
-    match append_all(log, records.clone()).await {
+    match append_all(log, records.clone(), entry).await {
         Err(AppendError::Log { source: LogError::TooLarge { bytes, bytes_max } }) => {
             let before = records.len();
             refuse_larger(&mut records, outcomes, bytes_max);
             if records.len() == before {
                 return Err(AppendError::Log { source: LogError::TooLarge { bytes, bytes_max } });
             }
-            if records.is_empty() { Ok(()) } else { append_all(log, records).await }
+            if records.is_empty() { Ok(()) } else { append_all(log, records, entry).await }
         }
         other => other,
     }
 }
 
-async fn append_all(log: &dyn Log, records: Vec<NewRecord>) -> Result<(), AppendError> {
+async fn append_all(log: &dyn Log, records: Vec<NewRecord>, entry: &mut Entry) -> Result<(), AppendError> {
     let count = records.len();
-    let offsets = log.append(records).await.map_err(|source| AppendError::Log { source })?;
+    entry.appending(records.iter().map(hash_of).collect());
+    let offsets = log.append(records).await.map_err(|source| {
+        if source.took_nothing() {
+            entry.not_appended()
+        } else {
+            entry.unknown()
+        }
+        AppendError::Log { source }
+    })?;
     failpoint::reach(Point::IngestAppended).await.map_err(|source| AppendError::Log { source })?;
     // Cheap, and the last moment at which a log that forgets a record can be caught.
     if offsets.len() == count { Ok(()) } else { Err(AppendError::Incomplete) }
+}
+
+/// What the ledger counts the event of a record by; its key is the event's id.
+fn hash_of(record: &NewRecord) -> u64 {
+    Uuid::from_slice(&record.key).map_or(0, |id| event_hash(&id))
 }
 
 /// Takes out the records over the limit and marks their events as refused.

@@ -105,25 +105,26 @@ async fn take_in(
     let mut held = Reservation::new(&server.bodies);
     let max = ReadMax { bytes: decide::bytes_max(app), time: server.limits.body_max };
     let body = body::read(body, max, &mut held).await?;
+    let entry = tenant.book.enter(Timestamp::now());
     let job = Job {
         app: Arc::clone(app),
         coding: coding::of_body(coding, &body),
         body,
-        sender: sender(asked, &head.headers),
+        sender: sender(asked, &head.headers, entry.at()),
         destination: Destination { topic, instance: server.ingest.instance.clone() },
         held,
     };
     let decided = decide::run(worker, job).await.map_err(|error| tell_bug(error, asked))?;
     server.ingest.metrics.ingest_body_bytes.with_label_values::<&str>(&[]).observe(decided.body_bytes as f64);
     tenant.charge_rest(decided.outcomes.len())?;
-    Ok(append::append(server, decided).await?)
+    Ok(append::append(server, decided, entry).await?)
 }
 
-fn sender(asked: &Asked, headers: &HeaderMap) -> Sender {
+fn sender(asked: &Asked, headers: &HeaderMap, received_at: Timestamp) -> Sender {
     let user_agent =
         headers.get(header::USER_AGENT).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     Sender {
-        received_at: Timestamp::now(),
+        received_at,
         client: asked.client,
         user_agent: user_agent.map(|text| text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].to_owned()),
         request_id: asked.id.clone(),

@@ -14,11 +14,13 @@ use millrace_crds::names::{AppId, TopicKind};
 use prometheus::IntCounter;
 
 use crate::config::{App, Config};
+use crate::ledger::book::Book;
+use crate::ledger::keeper::Books;
 use crate::metrics::Metrics;
 
 /// All Apps that were seen, by id.
-#[derive(Default)]
 pub(super) struct Tenants {
+    books: Arc<Books>,
     known: ArcSwap<HashMap<AppId, Arc<Tenant>>>,
 }
 
@@ -28,6 +30,8 @@ pub(super) struct Tenant {
     pub(super) app: Arc<App>,
     /// Its id as text.
     pub(super) label: String,
+    /// Its part of the ledger.
+    pub(super) book: Arc<Book>,
     /// Where its events go; `None` if the configuration names no such topic.
     pub(super) topic: Option<RawTopic>,
     accepted: IntCounter,
@@ -50,6 +54,11 @@ struct Bucket {
 }
 
 impl Tenants {
+    /// None was seen yet.
+    pub(super) fn new(books: Arc<Books>) -> Self {
+        Self { books, known: ArcSwap::default() }
+    }
+
     /// The App as ingest uses it, made anew when its configuration changed.
     pub(super) fn of(&self, app: &Arc<App>, config: &Config, metrics: &Metrics) -> Arc<Tenant> {
         let id = &app.config.app;
@@ -58,7 +67,7 @@ impl Tenants {
         if let Some(tenant) = current.filter(|tenant| Arc::ptr_eq(&tenant.app, app)) {
             return Arc::clone(tenant);
         }
-        let tenant = Arc::new(Tenant::new(app, current.map(Arc::as_ref), metrics));
+        let tenant = Arc::new(Tenant::new(app, current.map(Arc::as_ref), self.books.of(app), metrics));
         self.known.rcu(|known| {
             let still_served = known.iter().filter(|(id, _)| config.app(id).is_some());
             let mut next: HashMap<_, _> =
@@ -71,11 +80,12 @@ impl Tenants {
 }
 
 impl Tenant {
-    fn new(app: &Arc<App>, before: Option<&Self>, metrics: &Metrics) -> Self {
+    fn new(app: &Arc<App>, before: Option<&Self>, book: Arc<Book>, metrics: &Metrics) -> Self {
         let label = app.config.app.to_string();
         let raw = app.config.topics.iter().find(|topic| topic.kind == TopicKind::EventsRaw);
         Self {
             app: Arc::clone(app),
+            book,
             topic: raw
                 .map(|topic| RawTopic { name: topic.name.as_str().into(), partitions: topic.partitions }),
             accepted: metrics.ingest_events.with_label_values(&[label.as_str(), "accepted"]),

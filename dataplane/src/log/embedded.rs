@@ -23,8 +23,8 @@ use crate::log::local::plan::{Operation, Outcome};
 use crate::log::local::state::State;
 use crate::log::local::{self, Engine, OpenCause, Span, Store, lock};
 use crate::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 use crate::metrics::Metrics;
 
@@ -262,6 +262,14 @@ impl Log for EmbeddedLog {
 
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
         local::watermarks(&*self.inner, of)
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        local::committed(&*self.inner, group, of)
     }
 
     async fn read(

@@ -29,8 +29,8 @@ use self::reader::Readers;
 use self::topics::Topics;
 use self::transactor::KafkaTransactor;
 use crate::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 use crate::metrics::Metrics;
 
@@ -196,6 +196,15 @@ impl Log for KafkaLog {
         self.check_open()?;
         self.topics.of(of).await?;
         self.readers.settled_end(of).await
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        self.check_open()?;
+        self.topics.committed(group, of).await
     }
 
     async fn read(

@@ -23,7 +23,8 @@ use crate::log::local::member::{LocalTransactor, Member};
 use crate::log::local::plan::{Operation, Outcome, TopicWanted, Write};
 use crate::log::local::state::{Retention, State};
 use crate::log::{
-    Consumer, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor, Watermarks,
+    Committed, Consumer, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
+    Watermarks,
 };
 use millrace_crds::config::Topic;
 
@@ -214,6 +215,18 @@ pub(crate) fn watermarks<E: Engine>(engine: &E, of: &TopicPartition) -> Result<W
     let state = lock(engine.state());
     let partition = state.partition(state.locate(of)?);
     Ok(Watermarks { low: partition.low, high: partition.high })
+}
+
+/// [`crate::log::Log::committed`].
+pub(crate) fn committed<E: Engine>(
+    engine: &E,
+    group: &str,
+    of: &[TopicPartition],
+) -> Result<Vec<Option<Committed>>, LogError> {
+    engine.check_open()?;
+    let group = Arc::from(group);
+    let state = lock(engine.state());
+    of.iter().map(|of| Ok(state.assigned(&group, state.locate(of)?).committed)).collect()
 }
 
 /// [`crate::log::Log::read`].

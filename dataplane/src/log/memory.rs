@@ -16,8 +16,8 @@ use crate::log::local::plan::{Operation, Outcome, Plan, Write, WriteSet};
 use crate::log::local::state::State;
 use crate::log::local::{self, Cause, Clock, Engine, KeyValue, Span, Store, lock, system_clock};
 use crate::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 
 /// Largest record, key and value together; as the embedded log's default.
@@ -222,6 +222,14 @@ impl Log for MemoryLog {
 
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
         local::watermarks(&*self.inner, of)
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        local::committed(&*self.inner, group, of)
     }
 
     async fn read(

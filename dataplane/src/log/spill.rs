@@ -25,8 +25,8 @@ use self::replay::Replay;
 use self::store::Store;
 use self::writer::Ticket;
 use super::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 use crate::metrics::Metrics;
 
@@ -132,21 +132,38 @@ impl Shared {
 impl Log for SpillLog {
     /// The offset of a spilled record is [`OFFSET_LATER`].
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
+        let mut may_be_there = false;
         if !self.is_known_away() {
             let direct = self.inner.append(records.clone());
             match tokio::time::timeout(self.options.direct_max, direct).await {
                 Ok(Err(error)) if error.is_retryable() => {
+                    may_be_there = !error.took_nothing();
                     let error = &error as &dyn std::error::Error;
                     tracing::debug!(error, "the log does not take events; they are spilled");
                 }
                 Ok(decided) => return decided,
-                Err(_) => tracing::debug!("the log does not answer in time; events are spilled"),
+                Err(_) => {
+                    may_be_there = true;
+                    tracing::debug!("the log does not answer in time; events are spilled");
+                }
             }
             if !self.shared.is_away.swap(true, Ordering::Relaxed) {
                 tracing::warn!("the log is away; events are kept on this disk and appended when it is back");
             }
         }
-        self.spill(records).await
+        match self.spill(records).await {
+            // What this disk did not take, the log may have taken all the same.
+            Err(error) if may_be_there && error.took_nothing() => Err(LogError::UnknownOutcome),
+            spilled => spilled,
+        }
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        self.inner.committed(group, of).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Consumer>, LogError> {

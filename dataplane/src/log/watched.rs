@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::trouble::{Standing, Trouble};
 use super::{
-    Commit, Consumer, GroupHandle, Log, LogError, LogRecord, NewRecord, Polled, ReadLimits, TopicInfo,
-    TopicPartition, Transaction, Transactor, Watermarks,
+    Commit, Committed, Consumer, GroupHandle, Log, LogError, LogRecord, NewRecord, Polled, ReadLimits,
+    TopicInfo, TopicPartition, Transaction, Transactor, Watermarks,
 };
 use crate::metrics::Metrics;
 use crate::telemetry;
@@ -75,6 +75,14 @@ impl Log for Watched {
             group: group.to_owned(),
             troubles: Arc::clone(&self.troubles),
         }))
+    }
+
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        self.troubles.note(group, self.log.committed(group, of).await)
     }
 
     async fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {

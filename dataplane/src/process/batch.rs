@@ -10,11 +10,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::config::App;
+use crate::ledger::tally::{Counted, Tally};
 use crate::log::{Commit, Committed, LogRecord, NewRecord, TopicInfo, TopicPartition};
 use crate::process::decide::{self, Input, Outcome, Refusal};
 use crate::process::seen::changelog;
 use crate::process::seen::{Entry, Position, Seen, SeenError};
-use crate::record::{DeadLetter, DeadLetterReason, ProcessedRecord, partition_of};
+use crate::record::{DeadLetter, DeadLetterReason, ProcessedRecord, RawRecord, event_hash, partition_of};
 
 /// Records of one App's `events-raw` that are decided together.
 #[derive(Clone, Default)]
@@ -74,6 +75,8 @@ pub struct Targets {
     pub dead_letters: TopicInfo,
     /// `seen`.
     pub seen: TopicInfo,
+    /// `ledger`.
+    pub ledger: TopicInfo,
 }
 
 /// What a batch is decided by.
@@ -91,7 +94,7 @@ pub struct Rules<'a> {
 /// A decided batch.
 #[derive(Default)]
 pub struct Decided {
-    /// Processed records, dead letters and changelog entries.
+    /// Processed records, dead letters, changelog entries and rows of the ledger.
     pub records: Vec<NewRecord>,
     /// What the dedupe store is told once the transaction has committed.
     pub entries: Vec<Entry>,
@@ -101,6 +104,7 @@ pub struct Decided {
     pub misfits: BTreeMap<String, u64>,
     /// Size of the largest record in `records`.
     pub largest_bytes: usize,
+    tally: Tally,
 }
 
 /// Decides every record, in order. A copy of an event earlier in the same batch counts like one in the store.
@@ -110,17 +114,21 @@ pub fn decide(batch: &Batch, seen: &Seen, rules: &Rules<'_>) -> Result<Decided, 
     for (partition, raw) in &batch.records {
         let own = Position { partition: *partition, offset: raw.offset, appended_at: raw.appended_at };
         let opened = decide::open(&raw.value);
+        let counted = decided.read(opened.as_ref().ok(), raw);
         let first = match &opened {
             Ok(record) => first_copy(&record.event.event_id, own, &staged, seen)?,
             Err(_) => None,
         };
         let input = Input { app: &rules.app.config, partition: *partition, raw, now_ms: rules.now_ms };
         let outcome = decide::decide(opened, first, &input);
-        if let Some(entry) = decided.take(outcome, &input, rules) {
+        if let Some(entry) = decided.take(outcome, &input, rules, counted) {
             staged.insert(entry.event_id, entry.at);
             decided.entries.push(entry);
             decided.push(changelog::encode(&rules.targets.seen, &entry));
         }
+    }
+    for row in decided.tally.records(&rules.targets.ledger, rules.now_ms) {
+        decided.push(row);
     }
     Ok(decided)
 }
@@ -138,25 +146,48 @@ fn first_copy(
 }
 
 impl Decided {
+    /// Counts a record in the ledger, before anything is decided about it.
+    fn read(&mut self, opened: Option<&RawRecord>, raw: &LogRecord) -> Counted {
+        match opened {
+            Some(record) => {
+                self.tally.read(&record.origin, record.set_aside, event_hash(&record.event.event_id))
+            }
+            None => {
+                let accepted = decide::accepted(raw);
+                self.tally.read(&accepted.origin, None, accepted.hash)
+            }
+        }
+    }
+
     /// Writes an outcome down; returns the entry for dedupe where the event goes on.
-    fn take(&mut self, outcome: Outcome, input: &Input<'_>, rules: &Rules<'_>) -> Option<Entry> {
+    fn take(
+        &mut self,
+        outcome: Outcome,
+        input: &Input<'_>,
+        rules: &Rules<'_>,
+        counted: Counted,
+    ) -> Option<Entry> {
         match outcome {
             Outcome::Duplicate { of: _ } => {
+                self.tally.deduplicated(counted);
                 self.count("duplicate");
                 None
             }
             Outcome::DeadLetter(letter) => {
+                self.tally.dead_lettered(counted, letter.reason);
                 self.push_dead_letter(&letter, input, rules);
                 None
             }
             Outcome::Processed { record, misfits } => {
                 let new = processed(&record, &rules.targets.processed);
                 if bytes(&new) > rules.record_bytes_max {
+                    self.tally.dead_lettered(counted, DeadLetterReason::TooLarge);
                     let letter = decide::dead_letter(too_large(bytes(&new), rules), input);
                     self.push_dead_letter(&letter, input, rules);
                     return None;
                 }
                 self.push(new);
+                self.tally.processed(counted);
                 self.count("processed");
                 for name in misfits {
                     *self.misfits.entry(name).or_default() += 1;

@@ -11,7 +11,12 @@ use crate::log::LogRecord;
 use crate::process::enrich;
 use crate::process::property::{Misfit, Properties, parse_property};
 use crate::process::seen::Position;
-use crate::record::{DeadLetter, DeadLetterReason, ProcessedRecord, RECORD_VERSION, RawRecord};
+use crate::record::{
+    DeadLetter, DeadLetterReason, Origin, ProcessedRecord, RECORD_VERSION, RawRecord, event_hash,
+};
+
+/// Milliseconds of a minute.
+const MINUTE_MS: i64 = 60_000;
 
 /// What becomes of one raw record.
 #[derive(Debug)]
@@ -68,6 +73,38 @@ pub fn open(value: &[u8]) -> Result<RawRecord, Refusal> {
     Ok(record)
 }
 
+/// Who accepted a record that cannot be read, and what the ledger counts it by.
+pub struct Accepted {
+    /// As the record says, else nobody, in the minute in which the log took it.
+    pub origin: Origin,
+    /// Of its event id, else of its bytes.
+    pub hash: u64,
+}
+
+/// What can still be told of a record that [`open`] refuses: one of another version says who accepted it and its id.
+pub fn accepted(raw: &LogRecord) -> Accepted {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        event: Identified,
+        origin: Origin,
+    }
+    #[derive(serde::Deserialize)]
+    struct Identified {
+        event_id: uuid::Uuid,
+    }
+    match serde_json::from_slice::<Told>(&raw.value) {
+        Ok(told) => Accepted { origin: told.origin, hash: event_hash(&told.event.event_id) },
+        Err(_) => Accepted {
+            origin: Origin {
+                instance: String::new(),
+                minute: raw.appended_at.div_euclid(MINUTE_MS),
+                replay: 0,
+            },
+            hash: xxhash_rust::xxh3::xxh3_64(&raw.value),
+        },
+    }
+}
+
 /// Decides on a record. `opened` is what [`open`] said of its bytes, `first` where an earlier copy of its event
 /// stood, if any.
 pub fn decide(opened: Result<RawRecord, Refusal>, first: Option<Position>, input: &Input<'_>) -> Outcome {
@@ -84,7 +121,7 @@ pub fn decide(opened: Result<RawRecord, Refusal>, first: Option<Position>, input
 
 /// The checks in their order, then the enrichment.
 fn check(record: RawRecord, input: &Input<'_>) -> Result<(ProcessedRecord, Vec<String>), Refusal> {
-    let RawRecord { v: _, event, origin } = record;
+    let RawRecord { v: _, event, origin, set_aside: _ } = record;
     check_age(event.timestamp, input)?;
     let properties = Properties::of(event.event_data.as_deref());
     let rules = &input.app.events;

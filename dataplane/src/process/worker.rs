@@ -395,6 +395,7 @@ impl Topics {
                 processed: topic(worker, app, TopicKind::EventsProcessed).await?,
                 dead_letters: topic(worker, app, TopicKind::DeadLetters).await?,
                 seen: topic(worker, app, TopicKind::Seen).await?,
+                ledger: topic(worker, app, TopicKind::Ledger).await?,
             },
         })
     }

@@ -14,14 +14,18 @@ const LATEST: Timestamp = Timestamp::constant(4_102_444_800, 0);
 /// Most characters of a parameter repeated in an error.
 const ECHO_CHARS_MAX: usize = 64;
 
+/// Seconds of a minute.
+const MINUTE_SECONDS: u32 = 60;
 /// Seconds of an hour.
-const HOUR_SECONDS: u32 = 3600;
+const HOUR_SECONDS: u32 = 60 * MINUTE_SECONDS;
 /// Seconds of a day; UTC has no other days.
 const DAY_SECONDS: u32 = 24 * HOUR_SECONDS;
 
 /// The grain of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Whole minutes.
+    Minute,
     /// Whole hours.
     Hour,
     /// Whole days, UTC.
@@ -32,6 +36,7 @@ impl Step {
     /// Its length in seconds.
     pub fn seconds(self) -> u32 {
         match self {
+            Self::Minute => MINUTE_SECONDS,
             Self::Hour => HOUR_SECONDS,
             Self::Day => DAY_SECONDS,
         }
@@ -223,6 +228,7 @@ impl RangeError {
 impl Rule {
     fn unit(&self) -> &'static str {
         match self.step {
+            Step::Minute => "minutes",
             Step::Hour => "hours",
             Step::Day => "days",
         }

@@ -60,11 +60,14 @@ pub enum LedgerKind {
     Refused,
     /// Erased on request.
     Erased,
+    /// A difference that outlived the lag: `reason` names the equation, count and sum what is missing on its later
+    /// side. Taken back by its negation when it is resolved.
+    Breached,
 }
 
 impl LedgerKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Acknowledged,
         Self::Unknown,
         Self::Unverified,
@@ -77,6 +80,7 @@ impl LedgerKind {
         Self::Replayed,
         Self::Refused,
         Self::Erased,
+        Self::Breached,
     ];
 
     /// The name used in records and rows.
@@ -94,6 +98,7 @@ impl LedgerKind {
             Self::Replayed => "replayed",
             Self::Refused => "refused",
             Self::Erased => "erased",
+            Self::Breached => "breached",
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::freshness::Freshness;
 use crate::gateway::guard::{BootstrapToken, Tokens};
 use crate::gateway::{self, GatewayState, Limits};
 use crate::ingest::{self, Ingest, IngestError};
+use crate::ledger::standing::Standing;
 use crate::listen;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{Log, LogError};
@@ -121,12 +122,14 @@ impl Parts {
         let log = EmbeddedLog::open(&data.log(), options, Arc::clone(&metrics))
             .map_err(|source| StandaloneError::Log { source })?;
         let seen = SeenStore::open(&data.seen()).map_err(|source| StandaloneError::Seen { source })?;
+        let standing = Arc::<Standing>::default();
         let tools = Tools {
             config: Arc::clone(&current),
             log: Arc::clone(&log) as Arc<dyn Log>,
             seen: Arc::new(seen),
             store: clickhouse.store.clone(),
             member: Member::only(),
+            standing: Arc::clone(&standing),
             metrics: Arc::clone(&metrics),
         };
         let reloader = Reloader {
@@ -154,6 +157,7 @@ impl Parts {
             tokens,
             readiness,
             changes,
+            standing,
             stop: front.clone(),
         };
         let broken = CancellationToken::new();
@@ -265,6 +269,7 @@ struct Front<'a> {
     tokens: Arc<dyn Tokens>,
     readiness: Arc<Readiness>,
     changes: Arc<Changes>,
+    standing: Arc<Standing>,
     stop: CancellationToken,
 }
 
@@ -285,6 +290,7 @@ impl Front<'_> {
             state: Arc::new(History {
                 config: Arc::clone(self.current),
                 changes: Arc::clone(&self.changes),
+                standing: Arc::clone(&self.standing),
                 started_at: Timestamp::now(),
             }),
             readiness: Arc::clone(&self.readiness),
@@ -329,7 +335,8 @@ impl Front<'_> {
     fn control(&self, data: &DataDir) -> Result<JoinHandle<()>, StandaloneError> {
         let listener = control::Listener::bind(&data.control_socket())
             .map_err(|source| StandaloneError::Control { source })?;
-        let state = ControlState::new(Arc::clone(self.current), Arc::clone(self.log) as Arc<dyn Log>);
+        let log = Arc::clone(self.log) as Arc<dyn Log>;
+        let state = ControlState::new(Arc::clone(self.current), log, self.store.clone());
         let stop = self.stop.clone();
         Ok(tokio::spawn(async move { listener.serve(state, stop).await }))
     }

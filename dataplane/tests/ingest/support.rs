@@ -13,8 +13,8 @@ use millrace_dataplane::config::{Config, PrivacyKeys, key_digest};
 use millrace_dataplane::freshness::Freshness;
 use millrace_dataplane::ingest::{self, Ingest, IngestError, Limits, Serving};
 use millrace_dataplane::log::{
-    Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transactor,
-    Watermarks,
+    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
+    Transactor, Watermarks,
 };
 use millrace_dataplane::metrics::Metrics;
 use millrace_dataplane::secret::Secret;
@@ -187,6 +187,10 @@ impl Log for ScriptedLog {
     }
 
     async fn watermarks(&self, _: &TopicPartition) -> Result<Watermarks, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn committed(&self, _: &str, _: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
         Err(LogError::Closed)
     }
 

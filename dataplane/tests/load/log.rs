@@ -162,6 +162,14 @@ impl Log for Handle {
         Ok(Watermarks { low, high })
     }
 
+    async fn committed(
+        &self,
+        _group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        Ok(of.iter().map(|of| self.0.committed(of.partition)).collect())
+    }
+
     async fn read(
         &self,
         of: &TopicPartition,

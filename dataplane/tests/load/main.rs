@@ -11,6 +11,7 @@ mod format;
 mod hardened;
 mod json;
 mod killed;
+mod ledger;
 mod log;
 mod proxy;
 mod schema;

@@ -45,6 +45,23 @@ async fn a_group_resumes_where_it_committed_with_its_metadata() {
 }
 
 #[tokio::test]
+async fn where_a_group_stands_can_be_asked_from_outside() {
+    on_each(async |bench| {
+        bench.log().append(vec![record(0, "a"), record(0, "b")]).await.unwrap();
+        let group = own("g");
+        let (mut consumer, _) = bench.join(&group).await;
+        assert_eq!(take(&mut consumer, 1).await.1, ["a"]);
+        let asked = [at(1), at(0)];
+        assert_eq!(bench.log().committed(&group, &asked).await.unwrap(), [None, None]);
+        let kept = position(0, 1, "v1;ü");
+        consumer.commit(vec![kept.clone()]).await.unwrap();
+        assert_eq!(bench.log().committed(&group, &asked).await.unwrap(), [None, Some(kept.committed)]);
+        assert_eq!(bench.log().committed(&own("another"), &asked).await.unwrap(), [None, None]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_waiting_consumer_is_woken_by_a_commit() {
     on_each(async |bench| {
         let (mut consumer, _) = bench.join(&own("g")).await;

@@ -16,6 +16,7 @@ use millrace_dataplane::control::{
 };
 use millrace_dataplane::log::LogError;
 use millrace_dataplane::record::{DeadLetterReason, RawRecord};
+use millrace_dataplane::store::{ClickHouse, Endpoint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -37,7 +38,11 @@ impl Server {
         let path = world.dir.path().join(SOCKET_NAME);
         let listener = Listener::bind(&path).unwrap();
         let cancel = CancellationToken::new();
-        let state = ControlState::new(Arc::clone(&world.config), world.shared_log());
+        // Nobody is there: dead letters are a matter of the log alone.
+        let nowhere =
+            Endpoint { url: "http://127.0.0.1:9".to_owned(), user: "default".to_owned(), password: None };
+        let store = ClickHouse::new(nowhere);
+        let state = ControlState::new(Arc::clone(&world.config), world.shared_log(), store);
         let task = tokio::spawn(listener.serve(state, cancel.clone()));
         Self { path, cancel, task }
     }

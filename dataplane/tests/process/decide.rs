@@ -174,7 +174,8 @@ fn decide_mixed(kinds: &[(u8, u8)]) -> (usize, Decided) {
         batch.push(0, vec![LogRecord { offset, appended_at: NOW, key, value: value.into() }]);
     }
     let info = |name: &str| TopicInfo { name: name.into(), id: Uuid::nil(), partitions: 2 };
-    let targets = Targets { processed: info("p"), dead_letters: info("d"), seen: info("s") };
+    let targets =
+        Targets { processed: info("p"), dead_letters: info("d"), seen: info("s"), ledger: info("l") };
     let app = app(app_config());
     let rules = Rules { app: &app, targets: &targets, now_ms: NOW, record_bytes_max: usize::MAX };
     (batch.len(), batch::decide(&batch, &seen, &rules).unwrap())
@@ -194,7 +195,10 @@ proptest! {
         let ids: BTreeSet<Uuid> = decided.entries.iter().map(|entry| entry.event_id).collect();
         prop_assert_eq!((processed.len(), ids.len(), decided.entries.len()), (valid.len(), valid.len(), valid.len()));
         let duplicates = decided.outcomes.get("duplicate").copied().unwrap_or(0);
-        let written = decided.records.len() as u64 + duplicates;
+        let (rows, records_written): (Vec<_>, Vec<_>) =
+            decided.records.iter().partition(|new| &*new.to.topic == "l");
+        prop_assert_eq!(rows.is_empty(), records == 0, "the ledger has rows of every batch");
+        let written = records_written.len() as u64 + duplicates;
         prop_assert_eq!(written, (records + valid.len()) as u64, "one record each, and an entry per processed one");
     }
 }

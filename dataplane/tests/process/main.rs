@@ -5,5 +5,6 @@ mod control;
 mod decide;
 mod dedupe;
 mod fixture;
+mod ledger;
 mod memory_log;
 mod worker;

@@ -168,6 +168,17 @@ impl Log for MemoryLog {
         self.with(|state| Ok(Watermarks { low: 0, high: state.partition(of)?.len() as u64 }))
     }
 
+    async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        let at = |of: &TopicPartition| {
+            self.with(|state| state.positions.get(&(group.to_owned(), of.clone())).cloned())
+        };
+        Ok(of.iter().map(at).collect())
+    }
+
     async fn read(
         &self,
         of: &TopicPartition,

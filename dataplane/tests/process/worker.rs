@@ -100,6 +100,7 @@ async fn a_commit_the_store_never_heard_of_is_restored_before_the_first_decision
             processed: info(TopicKind::EventsProcessed).await,
             dead_letters: info(TopicKind::DeadLetters).await,
             seen: info(TopicKind::Seen).await,
+            ledger: info(TopicKind::Ledger).await,
         };
         let store = SeenStore::open(&world.store_path()).unwrap();
         let seen = store.app(&app_id(), targets.seen.id, 1000).unwrap();

@@ -7,5 +7,6 @@ mod bad_states;
 mod fsync;
 mod harness;
 mod kill;
+mod ledger;
 mod privacy;
 mod reload;

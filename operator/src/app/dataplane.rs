@@ -47,6 +47,28 @@ impl Target {
     }
 }
 
+/// Whether the App's ledger balances, in the words of the pods that compare it; `None` while none does.
+pub(crate) fn ledger(pods: &[PodSeen], app: &str) -> Option<Verdict> {
+    let told = pods.iter().filter_map(|pod| match &pod.said {
+        Some(Ok(said)) => said.ledger.get(app),
+        Some(Err(_)) | None => None,
+    });
+    let told: Vec<_> = told.collect();
+    let breaches: u64 = told.iter().map(|told| told.breaches).sum();
+    if told.is_empty() {
+        return None;
+    }
+    let Some(worst) = told.into_iter().find(|told| told.breaches > 0) else {
+        return Some(Verdict::ok("every accepted event was stored, recognised as a copy or set aside"));
+    };
+    let message = format!(
+        "{breaches} differences outlived the lag in the last seven days, the newest: {}; \
+         `GET /api/apps/{app}/ledger` lists them by minute",
+        worst.message
+    );
+    Some(Verdict::new(Status::False, reason::UNBALANCED, &message))
+}
+
 /// What was found.
 pub(crate) struct Judged {
     /// For the condition.
@@ -207,4 +229,51 @@ fn names<'a>(pods: impl Iterator<Item = &'a PodSeen>) -> Option<String> {
 
 fn count(pods: usize) -> u32 {
     u32::try_from(pods).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use millrace_crds::config::Format;
+    use millrace_crds::state::{LedgerState, PodState};
+
+    use super::*;
+
+    fn worker(name: &str, ledger: &[(&str, u64)]) -> PodSeen {
+        let of = |(app, breaches): &(&str, u64)| {
+            (
+                (*app).to_owned(),
+                LedgerState { breaches: *breaches, message: "12:00: one is missing".to_owned() },
+            )
+        };
+        let said = PodState {
+            pod: name.to_owned(),
+            role: Role::Worker,
+            version: "1".to_owned(),
+            format_max: Format::V1,
+            ready: true,
+            scopes: BTreeMap::new(),
+            spill: None,
+            ledger: ledger.iter().map(of).collect(),
+        };
+        let created = Timestamp::UNIX_EPOCH;
+        PodSeen {
+            name: name.to_owned(),
+            role: Role::Worker,
+            created,
+            unready_since: None,
+            said: Some(Ok(said)),
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_judged_by_the_pod_that_compares_it() {
+        let pods = [worker("w-0", &[("blog", 2)]), worker("w-1", &[("shop", 0)])];
+        assert_eq!(ledger(&pods[..1], "shop"), None);
+        assert_eq!(ledger(&pods, "shop").map(|verdict| verdict.status), Some(Status::True));
+        let breached = ledger(&pods, "blog").unwrap();
+        assert_eq!((breached.status, breached.reason), (Status::False, reason::UNBALANCED));
+        assert!(breached.message.contains("12:00: one is missing"), "{}", breached.message);
+    }
 }

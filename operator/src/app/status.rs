@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use millrace_crds::app::{AppStatus, Endpoints, RevisionStatus};
 use millrace_crds::conditions::{
-    self, ACCEPTED, COUNTED, DATAPLANE_READY, DURABLE, Finding, READY, RECONCILING, SCHEMA_READY, STALLED,
-    Status, TOPICS_READY, VOLUMES_READY, reason,
+    self, ACCEPTED, COUNTED, DATAPLANE_READY, DURABLE, Finding, LEDGER_BALANCED, READY, RECONCILING,
+    SCHEMA_READY, STALLED, Status, TOPICS_READY, VOLUMES_READY, reason,
 };
 use millrace_crds::labels;
 use millrace_crds::names::AppId;
@@ -27,10 +27,11 @@ const NOTE_BYTES_MAX: usize = 1_000;
 /// Copies of each partition, and copies that must have a record, from which acknowledged events outlive a broker.
 const COPIES_MIN: (u32, u32) = (3, 2);
 /// The conditions that the operator writes; those of others are left to them.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     ACCEPTED,
     DATAPLANE_READY,
     DURABLE,
+    LEDGER_BALANCED,
     READY,
     RECONCILING,
     SCHEMA_READY,
@@ -90,6 +91,8 @@ pub(crate) struct Findings {
     pub(crate) durable: Option<Verdict>,
     /// Volumes of its data plane.
     pub(crate) volumes: Option<Verdict>,
+    /// Whether what was accepted and what is stored agree, where a pod says so.
+    pub(crate) ledger: Option<Verdict>,
     /// The Revision that pods should run.
     pub(crate) revision: Option<RevisionStatus>,
     /// Where the App is reached.
@@ -118,6 +121,7 @@ pub(crate) fn status(
         (DATAPLANE_READY, &findings.dataplane),
         (DURABLE, &findings.durable),
         (VOLUMES_READY, &findings.volumes),
+        (LEDGER_BALANCED, &findings.ledger),
     ] {
         if let Some(verdict) = verdict {
             set(&mut conditions, kind, verdict);
@@ -237,6 +241,7 @@ fn reason_of(condition: &Condition) -> &'static str {
         reason::PODS_NOT_READY,
         reason::TOO_FEW_REPLICAS,
         reason::RESIZE_NEEDED,
+        reason::UNBALANCED,
     ];
     let types = OURS.into_iter().find(|kind| *kind == condition.type_).unwrap_or(READY);
     known.into_iter().find(|reason| *reason == condition.reason).unwrap_or(types)

@@ -177,6 +177,7 @@ impl World {
             format_max: Format::V1,
             ready: true,
             scopes: scopes.into_iter().filter(|(_, state)| *state != ScopeState::default()).collect(),
+            ledger: Default::default(),
         };
         let report = Report { uid: pod.metadata.uid.clone().unwrap(), at: self.now(), said: Ok(said) };
         self.reports.keep("default", &name, report);

@@ -135,9 +135,10 @@ impl World {
         let role = Role::ALL.into_iter().find(|role| name.contains(role.as_str())).unwrap();
         let format_max = serde_json::from_value(json!("v1")).unwrap();
         let version = "0.1.0".to_owned();
-        let state =
-            PodState { pod: name.to_owned(), role, version, format_max, ready: true, scopes, spill: None };
-        let report = Report { uid: pod.metadata.uid.clone().unwrap(), at: self.now, said: Ok(state) };
+        let uid = pod.metadata.uid.clone().unwrap();
+        let (pod, ledger) = (name.to_owned(), BTreeMap::new());
+        let said = Ok(PodState { pod, role, version, format_max, ready: true, scopes, spill: None, ledger });
+        let report = Report { uid, at: self.now, said };
         self.reports.keep(NAMESPACE, name, report);
     }
 

@@ -16,7 +16,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use uuid::Uuid;
 
 use super::error::{KafkaError, is_refusal, is_unreachable};
-use super::native::{self, Cluster, Described};
+use super::native::{self, Cluster, Described, GroupPosition};
 use super::settings::Settings;
 
 /// Longest wait for one answer.
@@ -113,6 +113,21 @@ impl Admin {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let asked = native::describe_topics(admin.native(), &names, ANSWER_MAX);
             asked.map_err(|code| admin.failed("describe topics", ClientError::AdminOp(code)))
+        })
+        .await
+    }
+
+    /// Where a group stands in those of these partitions in which it ever committed. Its members are not disturbed.
+    pub async fn group_positions(
+        &self,
+        group: &str,
+        partitions: Vec<(String, u32)>,
+    ) -> Result<Vec<GroupPosition>, KafkaError> {
+        let admin = self.clone();
+        let group = group.to_owned();
+        blocking(move || {
+            let asked = native::group_positions(admin.native(), &group, &partitions, ANSWER_MAX);
+            asked.map_err(|code| admin.failed("find where a group stands", ClientError::AdminOp(code)))
         })
         .await
     }

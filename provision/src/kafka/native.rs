@@ -1,5 +1,6 @@
-//! Three admin calls the `rdkafka` crate does not wrap: describe topics (it alone tells a topic's id), describe the
-//! cluster, and alter single settings (the crate's own call resets all others). The only unsafe code here.
+//! Four admin calls the `rdkafka` crate does not wrap: describe topics (it alone tells a topic's id), describe the
+//! cluster, alter single settings (the crate's own call resets all others), and where a group stands without being a
+//! member. The only unsafe code here.
 
 #![expect(unsafe_code, reason = "calls into librdkafka; each block says what makes it sound")]
 
@@ -7,6 +8,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
@@ -240,4 +242,87 @@ pub(super) fn set_topic_settings(
         };
         (0..count).try_for_each(|index| check(sys::rd_kafka_ConfigResource_error(*entries.add(index))))
     }
+}
+
+/// Where a group stands in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Next offset to read.
+    pub offset: u64,
+    /// The group's text.
+    pub metadata: String,
+}
+
+/// Where a group stands in those of the partitions in which it ever committed.
+pub(super) fn group_positions(
+    client: *mut RDKafka,
+    group: &str,
+    partitions: &[(String, u32)],
+    time_max: Duration,
+) -> Result<Vec<GroupPosition>, Code> {
+    let group = CString::new(group).map_err(|_| Code::InvalidGroupId)?;
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition(topic, i32::try_from(*partition).unwrap_or(i32::MAX));
+    }
+    // SAFETY: text and list are alive; the call copies both.
+    let request = unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.ptr()) };
+    let request = Owned::new(request, sys::rd_kafka_ListConsumerGroupOffsets_destroy).ok_or(Code::Fail)?;
+    let mut requests = [request.pointer];
+    let event = ask(client, time_max, |options, queue| {
+        // SAFETY: one request as said, alive; the call copies it.
+        unsafe { sys::rd_kafka_ListConsumerGroupOffsets(client, requests.as_mut_ptr(), 1, options, queue) }
+    })?;
+    let mut count = 0;
+    // SAFETY: the event answers a ListConsumerGroupOffsets; what it holds lives as long as it and is copied here.
+    unsafe {
+        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event.pointer);
+        if result.is_null() {
+            return Err(Code::Fail);
+        }
+        let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+        if count == 0 {
+            return Err(Code::Fail);
+        }
+        let answered = *groups;
+        check(sys::rd_kafka_error_code(sys::rd_kafka_group_result_error(answered)))?;
+        positions(sys::rd_kafka_group_result_partitions(answered))
+    }
+}
+
+/// # Safety
+/// `list` must be alive, or null.
+unsafe fn positions(list: *const sys::rd_kafka_topic_partition_list_t) -> Result<Vec<GroupPosition>, Code> {
+    if list.is_null() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    // SAFETY: the list has `cnt` entries, whose texts end with a zero; all is copied.
+    unsafe {
+        for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
+            let entry = &*(*list).elems.add(index);
+            check(entry.err)?;
+            let (Ok(offset), Ok(partition)) = (u64::try_from(entry.offset), u32::try_from(entry.partition))
+            else {
+                // A negative offset: never committed.
+                continue;
+            };
+            let bytes = if entry.metadata.is_null() {
+                &[]
+            } else {
+                std::slice::from_raw_parts(entry.metadata.cast::<u8>(), entry.metadata_size)
+            };
+            found.push(GroupPosition {
+                topic: CStr::from_ptr(entry.topic).to_string_lossy().into_owned(),
+                partition,
+                offset,
+                metadata: String::from_utf8_lossy(bytes).into_owned(),
+            });
+        }
+    }
+    Ok(found)
 }

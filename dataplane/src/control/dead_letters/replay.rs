@@ -59,9 +59,9 @@ pub(super) fn put_back(
 ) -> Option<Put> {
     let replay = letter.replay() + 1;
     let (key, value) = match (&letter.record, original) {
-        (Some(record), _) => marked(record.clone()),
+        (Some(record), _) => marked(record.clone(), letter),
         (None, Some(original)) => match decide::open(&original.value) {
-            Ok(record) => marked(record),
+            Ok(record) => marked(record, letter),
             Err(_) => (original.key, original.value),
         },
         (None, None) => (letter.key.clone(), unread_bytes(letter)?),
@@ -79,8 +79,9 @@ pub(super) fn put_back(
     })
 }
 
-fn marked(mut record: RawRecord) -> (Bytes, Bytes) {
+fn marked(mut record: RawRecord, letter: &Letter) -> (Bytes, Bytes) {
     record.origin.replay += 1;
+    record.set_aside = Some(letter.letter.reason);
     (Bytes::copy_from_slice(record.event.event_id.as_bytes()), json(&record))
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use millrace_provision::kafka::{Admin, KafkaError};
 
 use super::error::not_told;
-use crate::log::{LogError, NewRecord, TopicInfo, TopicPartition};
+use crate::log::{Committed, LogError, NewRecord, TopicInfo, TopicPartition};
 
 /// What brokers take where their settings may not be read.
 const RECORD_BYTES_DEFAULT: usize = 1_000_000;
@@ -84,6 +84,23 @@ impl Topics {
         } else {
             Err(LogError::UnknownPartition { partition: of.clone() })
         }
+    }
+
+    /// See [`crate::log::Log::committed`].
+    pub(super) async fn committed(
+        &self,
+        group: &str,
+        of: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError> {
+        let asked: Vec<_> = of.iter().map(|of| (of.topic.to_string(), of.partition)).collect();
+        let found = self.admin.group_positions(group, asked).await.map_err(|source| {
+            LogError::Unavailable { step: "find where a group stands", source: Arc::new(source) }
+        })?;
+        let position = |of: &TopicPartition| {
+            let found = found.iter().find(|at| *at.topic == *of.topic && at.partition == of.partition)?;
+            Some(Committed { offset: found.offset, metadata: found.metadata.clone() })
+        };
+        Ok(of.iter().map(position).collect())
     }
 
     fn has(&self, of: &TopicPartition) -> Option<Known> {

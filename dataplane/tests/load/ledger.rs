@@ -1,0 +1,114 @@
+//! The statements of the ledger on the real engine: what they add up, and what they take once.
+
+use std::collections::BTreeMap;
+
+use millrace_crds::schema;
+use millrace_dataplane::ledger::balance::{Equation, Minute, Verdict};
+use millrace_dataplane::ledger::sum::Sum;
+use millrace_dataplane::query::Row;
+use millrace_dataplane::query::ledger::{self, Span};
+use millrace_dataplane::record;
+use millrace_dataplane::store::{QueryLimits, Question};
+
+use crate::engine;
+use crate::fixture::{Fixture, event_id};
+
+/// Far from the hours of the fixture's events.
+const MINUTE: i64 = 30_000_000;
+
+async fn rows(fixture: &Fixture, sql: &str, span: Span) -> Vec<Row> {
+    let mut params = span.params().map(|(name, value)| (name, value.to_text())).to_vec();
+    params.push(("database", fixture.database.clone()));
+    engine::store().rows(Question { sql, params: &params }, QueryLimits::default()).await.unwrap()
+}
+
+async fn read(fixture: &Fixture, span: Span) -> BTreeMap<i64, Minute> {
+    let mut minutes = ledger::counted(rows(fixture, ledger::SQL_COUNTED, span).await).unwrap();
+    ledger::stored(rows(fixture, ledger::SQL_STORED, span).await, &mut minutes).unwrap();
+    minutes
+}
+
+/// Writes rows: instance, kind, reason, count, sum, milliseconds of `recorded_at`.
+async fn write(fixture: &Fixture, rows: &[(&str, &str, &str, i64, u64, i64)]) {
+    let value = |(instance, kind, reason, count, sum, recorded_at): &(&str, &str, &str, i64, u64, i64)| {
+        format!(
+            "(toDateTime({}, 'UTC'), '{instance}', '{kind}', '{reason}', {count}, {sum}, \
+             fromUnixTimestamp64Milli(toInt64({recorded_at}), 'UTC'))",
+            MINUTE * 60
+        )
+    };
+    let values = rows.iter().map(value).collect::<Vec<_>>().join(", ");
+    let insert = format!(
+        "INSERT INTO {}.ledger (minute, instance, kind, reason, count, sum, recorded_at) VALUES {values}",
+        schema::identifier(&fixture.database)
+    );
+    engine::store().client().query_raw(&insert).execute().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_ingest_repeated_counts_once_and_every_row_of_process_counts() {
+    let fixture = Fixture::new("ledger_counted").await;
+    let half = 1_u64 << 63;
+    write(
+        &fixture,
+        &[
+            ("a", "acknowledged", "", 2, half, 1),
+            ("a", "acknowledged", "", 2, half, 1),
+            ("a", "unknown", "", 1, 7, 2),
+            ("a", "unknown", "", 1, 7, 2),
+            ("a", "unknown", "", 1, 7, 3),
+            ("a", "refused", "invalid_field", 4, 0, 4),
+            ("a", "closed", "", 0, 0, 5),
+            ("a", "closed", "", 0, 0, 5),
+            ("a", "raw", "", 1, half, 9),
+            ("a", "raw", "", 1, half, 9),
+            ("a", "dead_lettered", "missing_property", 2, 8, 9),
+            ("a", "dead_lettered", "missing_property", -1, 8_u64.wrapping_neg(), 9),
+            ("a", "processed", "", 1, u64::MAX, 9),
+            ("", "breached", "stored", 1, 5, 9),
+            ("", "breached", "stored", -1, 5_u64.wrapping_neg(), 9),
+        ],
+    )
+    .await;
+    let span = Span { from: MINUTE, to: MINUTE + 1 };
+    let minute = read(&fixture, span).await.remove(&MINUTE).unwrap();
+    let ingest = &minute.instances["a"];
+    assert_eq!(ingest.acknowledged, Sum { count: 2, hashes: half });
+    assert_eq!((ingest.unknown.as_slice(), ingest.closed), ([7, 7].as_slice(), true));
+    assert_eq!(ingest.raw, Sum { count: 2, hashes: 0 }, "sums wrap");
+    assert_eq!(minute.refused, BTreeMap::from([("invalid_field".to_owned(), 4)]));
+    assert_eq!(minute.dead_lettered(), Sum { count: 1, hashes: 0 });
+    assert_eq!(minute.processed, Sum { count: 1, hashes: u64::MAX });
+    assert!(minute.breached.is_empty(), "taken back");
+    assert_eq!(rows(&fixture, ledger::SQL_BREACHED, span).await, [] as [Row; 0]);
+
+    write(&fixture, &[("", "breached", "stored", 1, 5, 10)]).await;
+    let breached = ledger::counted(rows(&fixture, ledger::SQL_BREACHED, span).await).unwrap();
+    let of = (String::new(), Equation::Stored);
+    assert_eq!(breached[&MINUTE].breached[&of], Sum { count: 1, hashes: 5 });
+    assert_eq!(breached[&MINUTE].verdict(true), Verdict::Breached);
+    let minutes = ledger::minutes(
+        rows(
+            &fixture,
+            "SELECT toInt64(intDiv(toUnixTimestamp(minute), 60)) AS at FROM {database:Identifier}.ledger \
+              WHERE minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')} LIMIT 1",
+            span,
+        )
+        .await,
+    );
+    assert_eq!(minutes, Ok(vec![MINUTE]));
+}
+
+#[tokio::test]
+async fn stored_events_are_counted_in_the_minute_they_were_received_in() {
+    let fixture = Fixture::new("ledger_stored").await;
+    let events = 40;
+    fixture.push(0..events);
+    fixture.load_all(engine::store(), events).await;
+    let everything = Span { from: 25_000_000, to: 40_000_000 };
+    let minutes = read(&fixture, everything).await;
+    assert_eq!(minutes.len(), usize::try_from(events).unwrap(), "13 hours apart");
+    for (id, (_, minute)) in (0..events).zip(&minutes) {
+        assert_eq!(minute.stored, Sum::one(record::event_hash(&event_id(id))));
+    }
+}
