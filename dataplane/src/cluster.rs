@@ -220,6 +220,7 @@ async fn work(
         () = broken.cancelled() => {}
     }
     stopping.down("the process was told to stop");
+    base.leaving.cancel();
     if settings.duty.listen().is_some() && !broken.is_cancelled() {
         // Until no node sends connections here any more; a refused one would be a lost request.
         tracing::info!("stopping: connections are taken for {} s more", settings.times.linger.as_secs());

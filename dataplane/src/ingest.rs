@@ -43,6 +43,9 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     /// Name of this ingest in the records' origin.
     pub instance: String,
+    /// Cancelled when this process will stop: everything is still answered, and clients are told to send what comes
+    /// next over another connection, before this one is closed between two of their requests.
+    pub leaving: CancellationToken,
 }
 
 /// Bounds of the listener. Those of an App (body, event, batch, rate) are in its configuration.

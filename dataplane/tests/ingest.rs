@@ -650,6 +650,23 @@ async fn stopping_finishes_what_is_in_flight_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn who_will_stop_answers_on_and_sends_clients_elsewhere() {
+    let ingest = Running::start(app(), ScriptedLog::open());
+    let body = event("a");
+    let mut known = ingest.connect().await;
+    known.send(&Ask::post(body.as_bytes()).bytes()).await;
+    assert_eq!(known.reply().await.header("connection"), None);
+    ingest.leave();
+    let mut new = ingest.connect().await;
+    for client in [&mut known, &mut new] {
+        client.send(&Ask::post(body.as_bytes()).bytes()).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let limits = Limits { drain_max: Duration::from_millis(50), ..Limits::default() };
     let ingest = Running::start_within(app(), ScriptedLog::closed(), limits);

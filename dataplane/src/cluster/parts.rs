@@ -48,6 +48,8 @@ pub(super) struct Base {
     pub(super) current: Current,
     pub(super) freshness: Freshness,
     pub(super) troubles: Arc<Troubles>,
+    /// Cancelled when the pod will stop, and before it does.
+    pub(super) leaving: CancellationToken,
 }
 
 impl Base {
@@ -62,6 +64,7 @@ impl Base {
             admin_token: Arc::new(BootstrapToken::unknown()),
             current: Arc::new(ArcSwap::from_pointee(Config::empty())),
             freshness,
+            leaving: CancellationToken::new(),
         })
     }
 
@@ -166,6 +169,7 @@ impl Base {
             metrics: Arc::clone(&self.metrics),
             // A container that starts again in the same pod counts anew: what its former life did not close stays so.
             instance: format!("{}-{:08x}", settings.pod, rand::random::<u32>()),
+            leaving: self.leaving.clone(),
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = stop.clone();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tracing::debug;
 
@@ -69,6 +69,7 @@ pub(super) async fn respond(
 ) -> Response<Page> {
     let started = Instant::now();
     let asked = Asked { id: request_id::of(request.headers(), rand::random), client };
+    let is_leaving = worker.server.ingest.leaving.is_cancelled() && request.version() < Version::HTTP_2;
     let mut answer = match target(request.method(), request.uri().path()) {
         Target::Events => events::receive(worker, &asked, request).await,
         Target::Preflight => Answer::of(origin::preflight(request.headers())),
@@ -78,6 +79,9 @@ pub(super) async fn respond(
     };
     if let Ok(id) = HeaderValue::from_str(&asked.id) {
         answer.response.headers_mut().insert(request_id::HEADER, id);
+    }
+    if is_leaving {
+        answer.response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     tell(worker, &asked, &answer, started);
     answer.response

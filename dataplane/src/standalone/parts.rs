@@ -313,6 +313,7 @@ impl Front<'_> {
             log: Arc::clone(self.log) as Arc<dyn Log>,
             metrics: Arc::clone(self.metrics),
             instance: format!("standalone-{}", Uuid::new_v4().simple()),
+            leaving: self.stop.clone(),
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = self.stop.clone();

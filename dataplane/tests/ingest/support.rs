@@ -205,6 +205,7 @@ pub(crate) struct Running {
     pub(crate) log: Arc<ScriptedLog>,
     pub(crate) metrics: Arc<Metrics>,
     config: Arc<ArcSwap<Config>>,
+    leaving: CancellationToken,
     shutdown: CancellationToken,
     served: JoinHandle<Result<(), IngestError>>,
 }
@@ -237,17 +238,23 @@ impl Running {
             log: Arc::<ScriptedLog>::clone(&log),
             metrics: Arc::clone(&metrics),
             instance: "ingest-0".to_owned(),
+            leaving: CancellationToken::new(),
         };
-        let shutdown = CancellationToken::new();
+        let (leaving, shutdown) = (ingest.leaving.clone(), CancellationToken::new());
         let serving = Serving { cores: 2, limits };
         let served =
             tokio::spawn(ingest::serve_within(listener, Arc::new(ingest), serving, shutdown.clone()));
-        Self { addr, log, metrics, config, shutdown, served }
+        Self { addr, log, metrics, config, leaving, shutdown, served }
     }
 
     /// Puts another configuration in force.
     pub(crate) fn apply(&self, app: compiled::AppConfig) {
         self.config.store(config(app));
+    }
+
+    /// Tells it that it will be told to stop.
+    pub(crate) fn leave(&self) {
+        self.leaving.cancel();
     }
 
     /// Tells it to stop.
