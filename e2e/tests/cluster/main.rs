@@ -19,4 +19,5 @@ mod rollback;
 mod rules;
 mod shared;
 mod traffic;
+mod upgrade;
 mod world;
