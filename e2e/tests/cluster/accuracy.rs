@@ -47,15 +47,19 @@ impl Compared {
     }
 }
 
-/// UIDs are given by the API server: in a plan, new Apps have stand-ins, which are replaced by what they became.
+/// UIDs are given by the API server: in a plan, new owners have stand-ins, which are replaced by what they became.
 pub(crate) fn with_uids(printed: &str, report: &Report, after: &Objects) -> String {
     let mut text = printed.to_owned();
     let objects = report.objects.iter().filter_map(|change| change.object.as_ref());
     for owner in
         objects.flat_map(|object| object["metadata"]["ownerReferences"].as_array().into_iter().flatten())
     {
-        let (Some(stand_in), Some(name)) = (owner["uid"].as_str(), owner["name"].as_str()) else { continue };
-        let made = after.iter().find(|(key, _)| key.kind == Kind::App && key.name == name);
+        let (Some(stand_in), Some(kind), Some(name)) =
+            (owner["uid"].as_str(), owner["kind"].as_str(), owner["name"].as_str())
+        else {
+            continue;
+        };
+        let made = after.iter().find(|(key, _)| key.kind.as_str() == kind && key.name == name);
         if let Some(uid) = made.and_then(|(_, object)| object.metadata.uid.as_ref()) {
             text = text.replace(stand_in, uid);
         }
