@@ -235,10 +235,15 @@ impl Story {
         self.until(app, "Ready", "True", "").await.map(drop)
     }
 
-    /// Address of a Service, as a pod would reach it by name.
+    /// Address of a Service, as a pod would reach it by name, once this node leads there: kube-proxy follows the pods'
+    /// readiness in its own time, and refuses connections until then.
     pub(crate) async fn service_address(&self, name: &str, port: u16) -> Result<String> {
         let service = self.get("Service", name).await?;
         let address = service["spec"]["clusterIP"].as_str().context("the Service has an address")?;
+        wait(&format!("the way to Service {name}"), async || {
+            Ok(tokio::net::TcpStream::connect((address, port)).await.ok())
+        })
+        .await?;
         Ok(format!("http://{address}:{port}"))
     }
 
