@@ -2,7 +2,7 @@
 //! collector takes it, also while no operator runs.
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
@@ -98,9 +98,11 @@ async fn what_is_shared_goes_with_the_last_app_and_not_before() -> Result<()> {
         "something shared went with one App"
     );
 
+    // Nobody plans where no operator runs.
+    story.unplanned().await?;
     let had = scale_operator(&client, &story, 0).await?;
     let gone = async {
-        story.delete("App", "two").await?;
+        story.api("App")?.delete("two", &DeleteParams::default()).await?;
         wait("the garbage collector to take everything shared", async || {
             let (left, pods) = (shared(&client, &story.namespace).await?, story.pods().await?);
             if left.is_empty() && pods.is_empty() { Ok(Some(())) } else { bail!("{left:?} {pods:?}") }
