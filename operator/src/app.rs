@@ -241,6 +241,13 @@ fn judge(gathered: &Gathered, target: Option<&Target>, now: Timestamp) -> Judged
         Some(known) if known.status == Status::True.as_str() => Before::Ready,
         Some(_) | None => Before::NotReady,
     };
+    // An operator that has just started knows what it wrote, and has not asked yet whether it still holds.
+    if let (Some(known), Some(stored), Before::Ready) = (was, &gathered.status.revision, before)
+        && stored.sequence == own.sequence
+        && dataplane::is_unasked(&gathered.pods)
+    {
+        return dataplane::as_it_was(&known.message, stored.applied, stored.total);
+    }
     let mut targets = vec![own.clone()];
     targets.extend(gathered.access.as_ref().map(|access| Target::of(SCOPE_ACCESS, access)));
     dataplane::judge(&gathered.pods, &targets, before, now)

@@ -124,6 +124,17 @@ pub(crate) fn judge(pods: &[PodSeen], targets: &[Target], before: Before, now: T
     Judged { verdict, applied: count(applied), total: count(total), look_again }
 }
 
+/// Whether a pod was never asked by this process; one that was and did not answer is another matter.
+pub(crate) fn is_unasked(pods: &[PodSeen]) -> bool {
+    pods.iter().any(|pod| pod.said.is_none())
+}
+
+/// What was found the last time, until every pod was asked.
+pub(crate) fn as_it_was(message: &str, applied: u32, total: u32) -> Judged {
+    let verdict = Verdict::new(Status::True, reason::OK, message);
+    Judged { verdict, applied, total, look_again: Some(LOOK_AGAIN) }
+}
+
 fn standing(pod: &PodSeen, target: &Target) -> Standing {
     let said = match &pod.said {
         None => return Standing::Silent("it was not asked yet".to_owned()),
