@@ -32,6 +32,7 @@ use millrace_crds::schema::Owner;
 use crate::apply::{self, ApplyError};
 use crate::context::{Context, Next, ReconcileError};
 use crate::plan::Plan;
+use crate::reports::Reports;
 use dataplane::{Before, Judged, Target};
 pub(crate) use deletion::WITHDRAWN_MAX;
 use gather::Gathered;
@@ -209,7 +210,7 @@ async fn finish(
     now: Timestamp,
 ) -> Result<Next, ReconcileError> {
     let Done { mut findings, target, no_target, moving, due, again } = done;
-    let judged = judge(gathered, target.as_ref(), now);
+    let judged = judge(gathered, target.as_ref(), &context.reports, now);
     findings.dataplane = Some(match moving.or(no_target.filter(|_| target.is_none())) {
         Some(message) => Verdict::new(Status::False, reason::PROGRESSING, &message),
         None => judged.verdict,
@@ -232,7 +233,7 @@ async fn finish(
     Ok(soonest.map_or(Next::OnChange, Next::After))
 }
 
-fn judge(gathered: &Gathered, target: Option<&Target>, now: Timestamp) -> Judged {
+fn judge(gathered: &Gathered, target: Option<&Target>, reports: &Reports, now: Timestamp) -> Judged {
     let Some(own) = target else {
         return dataplane::judge(&gathered.pods, &[], Before::NotReady, now);
     };
@@ -244,6 +245,7 @@ fn judge(gathered: &Gathered, target: Option<&Target>, now: Timestamp) -> Judged
     // An operator that has just started knows what it wrote, and has not asked yet whether it still holds.
     if let (Some(known), Some(stored), Before::Ready) = (was, &gathered.status.revision, before)
         && stored.sequence == own.sequence
+        && reports.is_young(now)
         && dataplane::is_unasked(&gathered.pods)
     {
         return dataplane::as_it_was(&known.message, stored.applied, stored.total);

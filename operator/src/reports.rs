@@ -1,9 +1,9 @@
 //! What pods last said of themselves, by namespace and pod. Written by the poller, read by the reconciles.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use millrace_crds::state::PodState;
 
 /// What one pod said, or why it said nothing.
@@ -32,9 +32,23 @@ pub enum Fresh {
 #[derive(Debug, Default)]
 pub struct Reports {
     inner: Mutex<BTreeMap<(String, String), Report>>,
+    began: OnceLock<Timestamp>,
 }
 
+/// Every pod was asked this long after the asking began.
+const ALL_ASKED: SignedDuration = SignedDuration::from_secs(60);
+
 impl Reports {
+    /// Notes when the asking begins; the first time counts.
+    pub fn begin(&self, now: Timestamp) {
+        self.began.get_or_init(|| now);
+    }
+
+    /// Whether pods may be silent because nobody asked them yet.
+    pub fn is_young(&self, now: Timestamp) -> bool {
+        self.began.get().is_some_and(|began| now.duration_since(*began) < ALL_ASKED)
+    }
+
     /// What a pod last said.
     pub fn of(&self, namespace: &str, pod: &str) -> Option<Report> {
         self.lock().get(&(namespace.to_owned(), pod.to_owned())).cloned()

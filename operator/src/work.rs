@@ -91,6 +91,7 @@ async fn ask_pods(work: &Work, until: CancellationToken) {
         (Arc::clone(&context.cluster), Arc::clone(&context.reports))
     };
     let published = work.waker.published();
+    reports.begin(Timestamp::now());
     let poller = Poller::new(cluster, Arc::clone(&work.pods), reports, news, published);
     let hear = async {
         while let Some(news) = heard.recv().await {
