@@ -17,6 +17,8 @@ async fn a_new_operator_looks_at_everything_and_writes_nothing() -> Result<()> {
     }
     for app in ["one", "two", "three"] {
         story.ready(app).await?;
+        // Comes last, once a worker has compared the App's ledger.
+        story.until(app, "LedgerBalanced", "True", "").await?;
     }
     let replaced = story.operator_pods().await?;
     let mark = Mark::now()?;
