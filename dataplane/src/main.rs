@@ -14,9 +14,8 @@ use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use millrace_dataplane::cluster::{self, Cluster};
 use millrace_dataplane::settings::{Cli, Command, LogFormat, data_dir_default};
+use millrace_dataplane::tasks::stop_on_signal;
 use millrace_dataplane::{check, control, demo, engine, gateway, generate, standalone, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -101,20 +100,4 @@ async fn cluster_role(settings: Cluster) -> Result<()> {
 
 fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Cancelled by SIGINT or SIGTERM.
-fn stop_on_signal() -> Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
 }

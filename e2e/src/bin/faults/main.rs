@@ -26,8 +26,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use millrace_dataplane::failpoint::Point;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use millrace_dataplane::tasks::stop_on_signal;
 
 use crate::driver::Driver;
 use crate::plan::{Plan, Stage, plan};
@@ -99,22 +98,6 @@ async fn main() -> Result<ExitCode> {
     world.end(!tally.failed.is_empty()).await?;
     println!("{}", tally.line());
     Ok(if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Cancelled by SIGINT or SIGTERM: what runs is ended, and what was found until then is told.
-fn stop_on_signal() -> Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
 }
 
 /// One run, from an App that is new to what its tables say in the end.
