@@ -75,6 +75,13 @@ impl World {
         world
     }
 
+    /// Another operator takes over, which has asked no pod yet.
+    pub(crate) fn another_operator(&mut self) {
+        self.reports = Arc::new(Reports::default());
+        self.reports.begin(self.now());
+        self.context.reports = Arc::clone(&self.reports);
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.now.get()
     }

@@ -47,6 +47,22 @@ async fn a_young_pod_does_not_end_readiness_and_one_that_stays_silent_does() {
 }
 
 #[tokio::test]
+async fn an_operator_that_starts_leaves_what_is_ready_until_it_has_asked() {
+    let mut world = World::running(json!({})).await;
+    world.pass(600);
+    let before = world.status();
+    world.another_operator();
+    world.settle().await;
+    assert_eq!(world.status(), before);
+    world.pass(61);
+    world.settle().await;
+    world.expect("DataplaneReady", "False", "Progressing", "it was not asked yet");
+    world.report();
+    world.settle().await;
+    world.expect("Ready", "True", "Ok", "");
+}
+
+#[tokio::test]
 async fn the_access_rules_count_too() {
     let world = World::running(json!({})).await;
     let labels =
