@@ -3,7 +3,7 @@
 use super::dead_letters::{ControlState, find_app};
 use super::protocol::{Audit, AuditDifference, AuditReport, AuditedEvent, LetterId, Refusal, RefusalCode};
 use crate::ledger::audit::{self, Audited, Explained, MINUTES_MAX, Sources};
-use crate::ledger::balance::Verdict;
+use crate::ledger::balance::{Closing, Verdict};
 use crate::ledger::book::start_of;
 use crate::query::ledger::Span;
 use crate::telemetry;
@@ -38,7 +38,7 @@ fn report(audited: &Audited) -> AuditReport {
             counted.instances.values().map(|instance| instance.acknowledged.count).sum::<i64>();
         report.stored += counted.stored.count;
         report.unclosed += u64::from(counted.instances.values().any(|instance| !instance.closed));
-        report.unverified += u64::from(counted.verdict(true) == Verdict::Unverified);
+        report.unverified += u64::from(counted.verdict(Closing::Over) == Verdict::Unverified);
         let differences = audited.differences(*minute).into_iter();
         report.differences.extend(differences.map(|(instance, equation, missing)| AuditDifference {
             minute: start_of(*minute),

@@ -12,7 +12,7 @@ use super::Shared;
 use super::guard::Caller;
 use super::problem::{Kind, Problem};
 use super::request::{AppName, Params};
-use crate::ledger::balance::{Equation, Minute, is_old};
+use crate::ledger::balance::{Closing, Equation, Minute};
 use crate::ledger::book::{minute_of, start_of};
 use crate::ledger::sum::Sum;
 use crate::query::Scope;
@@ -178,7 +178,7 @@ impl MinuteView {
             });
         Self {
             minute: start_of(minute),
-            verdict: counted.verdict(is_old(minute, now)).as_str(),
+            verdict: counted.verdict(Closing::of(minute, now)).as_str(),
             acknowledged: of_instances.0.count,
             unknown: of_instances.1,
             raw: counted.raw().count,

@@ -15,9 +15,20 @@ const TRIED_MAX: usize = 32;
 /// ingest that stops, and clocks that differ.
 const CLOSED_WITHIN: i64 = 5;
 
-/// Whether no instance is going to close a minute any more.
-pub fn is_old(minute: i64, now: i64) -> bool {
-    now - minute > CLOSED_WITHIN
+/// Whether an instance may still close a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// It may.
+    Awaited,
+    /// One that did not by now is not going to.
+    Over,
+}
+
+impl Closing {
+    /// Of `minute`, seen at `now`, both in minutes since the epoch.
+    pub fn of(minute: i64, now: i64) -> Self {
+        if now - minute > CLOSED_WITHIN { Self::Over } else { Self::Awaited }
+    }
 }
 
 /// What is compared.
@@ -218,13 +229,12 @@ impl Minute {
         accepted.chain(later).filter(|(_, missing)| !missing.is_zero()).collect()
     }
 
-    /// What can be said of it, without knowing what is still on its way. `is_old` tells that an instance that has not
-    /// closed it by now is not going to.
-    pub fn verdict(&self, is_old: bool) -> Verdict {
+    /// What can be said of it, without knowing what is still on its way.
+    pub fn verdict(&self, closing: Closing) -> Verdict {
         let is_closed = self.instances.values().all(|instance| instance.closed);
         if !self.breached.is_empty() {
             Verdict::Breached
-        } else if !self.differences().is_empty() || !is_closed && !is_old {
+        } else if !self.differences().is_empty() || !is_closed && closing == Closing::Awaited {
             Verdict::Pending
         } else if !is_closed {
             Verdict::Unclosed

@@ -18,7 +18,7 @@ use millrace_crds::names::{AppId, TopicKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::balance::{Minute, Place, Verdict, is_old};
+use super::balance::{Closing, Minute, Place, Verdict};
 use super::book::minute_of;
 use super::passed::{Ends, ends, has_passed};
 use super::standing::Standing;
@@ -343,7 +343,7 @@ impl<'a> Session<'a> {
         let now = minute_of(Timestamp::now());
         for (minute, counted) in minutes.iter().filter(|(minute, _)| !self.waiting.contains(minute)) {
             let is_on_record = changes.iter().any(|change| change.place.minute == *minute);
-            match counted.verdict(is_old(*minute, now)) {
+            match counted.verdict(Closing::of(*minute, now)) {
                 // Nothing is wrong with it: it is looked at again when it is closed, or old.
                 Verdict::Pending if !is_on_record => self.open.wait_for_closing(*minute),
                 Verdict::Balanced

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_crds::schema;
-use millrace_dataplane::ledger::balance::{Equation, Minute, Verdict};
+use millrace_dataplane::ledger::balance::{Closing, Equation, Minute, Verdict};
 use millrace_dataplane::ledger::sum::Sum;
 use millrace_dataplane::query::Row;
 use millrace_dataplane::query::ledger::{self, Span};
@@ -86,7 +86,7 @@ async fn what_ingest_repeated_counts_once_and_every_row_of_process_counts() {
     let breached = ledger::counted(rows(&fixture, ledger::SQL_BREACHED, span).await).unwrap();
     let of = (String::new(), Equation::Stored);
     assert_eq!(breached[&MINUTE].breached[&of], Sum { count: 1, hashes: 5 });
-    assert_eq!(breached[&MINUTE].verdict(true), Verdict::Breached);
+    assert_eq!(breached[&MINUTE].verdict(Closing::Over), Verdict::Breached);
     let minutes = ledger::minutes(
         rows(
             &fixture,

@@ -68,7 +68,7 @@ fn says_which_equation_fails_and_by_how_much() {
         let minute = minute(&facts, stored);
         let found: Vec<_> =
             minute.differences().into_iter().map(|((_, equation), sum)| (equation, sum)).collect();
-        assert_eq!((found, minute.verdict(true)), (expected, verdict), "{facts:?}");
+        assert_eq!((found, minute.verdict(Closing::Over)), (expected, verdict), "{facts:?}");
     }
 }
 
@@ -86,9 +86,9 @@ fn what_is_on_record_is_a_breach_until_it_is_taken_back() {
     let mut minute = Minute::default();
     let breach = |sum| Fact { reason: "stored".to_owned(), ..fact(LedgerKind::Breached, sum) };
     minute.add(breach(Sum::one(7)));
-    assert_eq!(minute.verdict(true), Verdict::Breached);
+    assert_eq!(minute.verdict(Closing::Over), Verdict::Breached);
     minute.add(breach(-Sum::one(7)));
-    assert_eq!((minute.verdict(true), minute.breached.len()), (Verdict::Balanced, 0));
+    assert_eq!((minute.verdict(Closing::Over), minute.breached.len()), (Verdict::Balanced, 0));
 }
 
 proptest! {
@@ -344,7 +344,7 @@ proptest! {
         pipeline.drain();
         prop_assert_eq!(&pipeline.changes, &[]);
         for minute in pipeline.minutes.values() {
-            prop_assert_eq!(minute.verdict(true), Verdict::Balanced);
+            prop_assert_eq!(minute.verdict(Closing::Over), Verdict::Balanced);
         }
     }
 
@@ -372,6 +372,6 @@ proptest! {
             Break::RecordInProcess | Break::RowMissing => prop_assert_eq!(change.missing.count, 1),
             Break::RowTwice => prop_assert_eq!(change.missing.count, -1),
         }
-        prop_assert_eq!(pipeline.minutes[&change.place.minute].verdict(true), Verdict::Breached);
+        prop_assert_eq!(pipeline.minutes[&change.place.minute].verdict(Closing::Over), Verdict::Breached);
     }
 }

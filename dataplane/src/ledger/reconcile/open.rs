@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ledger::balance::is_old;
+use crate::ledger::balance::Closing;
 use crate::ledger::passed::Ends;
 use crate::log::{Commit, Committed, LogRecord, TopicInfo, TopicPartition};
 use crate::query::ledger::Span;
@@ -79,7 +79,8 @@ impl OpenMinutes {
 
     /// Minutes to look at: those an instance has closed, and those no instance is going to.
     pub(super) fn due(&self, now: i64) -> BTreeSet<i64> {
-        let is_due = |(minute, open): &(&i64, &Open)| open.closed || is_old(**minute, now);
+        let is_due =
+            |(minute, open): &(&i64, &Open)| open.closed || Closing::of(**minute, now) == Closing::Over;
         self.minutes.iter().filter(is_due).map(|(minute, _)| *minute).collect()
     }
 
