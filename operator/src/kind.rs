@@ -110,8 +110,9 @@ impl Kind {
     /// than the right to grant anything (`escalate`).
     pub fn granted_to_pods(self) -> &'static [Verb] {
         match self {
-            // Of Secrets the one of its role, by name.
-            Self::Revision | Self::Secret => READ,
+            Self::Revision => READ,
+            // The one of its role, by name.
+            Self::Secret => &[Verb::Get],
             Self::App
             | Self::Integration
             | Self::RolePolicy

@@ -1,4 +1,4 @@
-//! An API server that knows Revisions and Secrets, can be asked for lists and watches, and can go away.
+//! An API server that knows Revisions, to be listed and watched, and Secrets, to be read by name; and can go away.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What stands in a list, by kind and name.
+/// The kind that is listed and watched.
+const REVISION: &str = "Revision";
+
+/// What is stored, by kind and name.
 type Objects = BTreeMap<(&'static str, String), Value>;
 
 pub(crate) struct Api {
@@ -113,23 +116,23 @@ async fn answer(
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
-    let kind = match request.uri().path() {
-        "/apis/millrace.dev/v1alpha1/namespaces/team/revisions" => "Revision",
-        "/api/v1/namespaces/team/secrets" => "Secret",
-        _ => return StatusCode::NOT_FOUND.into_response(),
-    };
+    let path = request.uri().path();
     let stored = shared.stored.lock().unwrap();
     if stored.away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    let name = query.get("fieldSelector").map(|selector| selector.strip_prefix("metadata.name=").unwrap());
+    if let Some(name) = path.strip_prefix("/api/v1/namespaces/team/secrets/") {
+        let found = stored.objects.get(&("Secret", name.to_owned()));
+        return found.map_or_else(|| not_found(name), |object| Json(object).into_response());
+    }
+    if path != "/apis/millrace.dev/v1alpha1/namespaces/team/revisions" {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     if query.get("watch").is_none_or(|watch| watch == "false") {
-        let of_kind = stored.objects.iter().filter(|((of, _), _)| *of == kind);
-        let named = of_kind.filter(|((_, own), _)| name.is_none_or(|name| name == own));
-        let items: Vec<&Value> = named.map(|(_, object)| object).collect();
-        let api_version = if kind == "Secret" { "v1" } else { "millrace.dev/v1alpha1" };
+        let of_kind = stored.objects.iter().filter(|((of, _), _)| *of == REVISION);
+        let items: Vec<&Value> = of_kind.map(|(_, object)| object).collect();
         return Json(json!({
-            "apiVersion": api_version, "kind": format!("{kind}List"),
+            "apiVersion": "millrace.dev/v1alpha1", "kind": "RevisionList",
             "metadata": { "resourceVersion": stored.version().to_string() }, "items": items,
         }))
         .into_response();
@@ -140,19 +143,23 @@ async fn answer(
     let watching = Watching {
         changed: shared.changed.subscribe(),
         shared,
-        kind,
-        name: name.map(ToOwned::to_owned),
         from,
         ends: tokio::time::Instant::now() + Duration::from_secs(seconds),
     };
     Body::from_stream(futures::stream::unfold(watching, Watching::next)).into_response()
 }
 
+fn not_found(name: &str) -> Response {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": format!("secrets \"{name}\" not found"),
+    });
+    (StatusCode::NOT_FOUND, Json(status)).into_response()
+}
+
 struct Watching {
     shared: Arc<Shared>,
     changed: watch::Receiver<()>,
-    kind: &'static str,
-    name: Option<String>,
     from: u64,
     ends: tokio::time::Instant,
 }
@@ -173,8 +180,7 @@ impl Watching {
         let stored = self.shared.stored.lock().unwrap();
         let mut lines = String::new();
         for (version, kind, what, object) in &stored.events {
-            let is_named = self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str());
-            if *version > self.from && *kind == self.kind && is_named {
+            if *version > self.from && *kind == REVISION {
                 lines.push_str(&format!("{}\n", json!({ "type": what, "object": object })));
             }
         }

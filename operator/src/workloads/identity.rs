@@ -18,21 +18,20 @@ pub(super) fn service_account(part: &Part<'_>) -> Intended {
     intended(Kind::ServiceAccount, &account)
 }
 
-/// `list` on the Secret is by name too: the API server grants it only to a request that selects this very name, which is
-/// how a watch of one object begins.
+/// The verbs are those of [`Kind::granted_to_pods`]: what the operator grants it has to hold.
 pub(super) fn role(part: &Part<'_>) -> Intended {
-    let verbs = || ["get", "list", "watch"].map(ToOwned::to_owned).to_vec();
+    let verbs = |kind: Kind| kind.granted_to_pods().iter().map(|verb| verb.as_str().to_owned()).collect();
     let revisions = PolicyRule {
         api_groups: Some(vec!["millrace.dev".to_owned()]),
         resources: Some(vec!["revisions".to_owned()]),
-        verbs: verbs(),
+        verbs: verbs(Kind::Revision),
         ..PolicyRule::default()
     };
     let secret = PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec!["secrets".to_owned()]),
         resource_names: Some(vec![labels::resolved_secret(part.plane.name, part.role)]),
-        verbs: verbs(),
+        verbs: verbs(Kind::Secret),
         ..PolicyRule::default()
     };
     intended(Kind::Role, &Role { metadata: part.metadata(), rules: Some(vec![revisions, secret]) })
