@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use millrace_crds::problem::Problem;
 
 use crate::accounts::FileError;
-use crate::app;
 use crate::apply::Settled;
 use crate::backends::record::Recording;
 use crate::backends::{Backends, Durability};
@@ -172,11 +171,6 @@ pub async fn plan(
             return Ok(Planned::Problems(problems));
         }
     }
-    // Pods let go of a deleted App within this time, or are not waited for any longer; here nobody waits for them.
-    let settled_at = match wanted {
-        Wanted::Deletion(_) => now + app::WITHDRAWN_MAX,
-        Wanted::Files(_) | Wanted::Drift(_) => now,
-    };
     let cluster = Arc::new(Overlay::new(Arc::clone(&world.cluster), now));
     let kafka = &world.installation.kafka;
     let durability = Durability { replication: kafka.replication, in_sync_min: kafka.min_in_sync_replicas };
@@ -205,7 +199,7 @@ pub async fn plan(
     };
     let context = world.simulated(&cluster, &backends);
     let simulation = Simulation { context: &context, cluster: &cluster, backends: &backends, progress };
-    settle::settle(&simulation, &namespaces, settled_at).await?;
+    settle::settle(&simulation, &namespaces, now).await?;
     report.add_objects(&*world.cluster, &cluster.changes()).await?;
     report.add_backends(backends.steps());
     for namespace in &namespaces {

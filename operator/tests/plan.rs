@@ -222,6 +222,34 @@ async fn a_live_setting_reloads_and_restarts_nothing() {
 }
 
 #[tokio::test]
+async fn a_move_is_planned_to_its_end_and_waits_for_no_pod() {
+    let site = Site::new();
+    site.put(Kind::App, "hello", json!({"metadata": {}, "spec": {"dataplane": {"placement": "Shared"}}}));
+    site.work().await;
+    // Who set the label, as an API server would remember it.
+    let key = ObjectKey::new(Kind::Revision, "default", "hello-1");
+    let mut revision = serde_json::to_value(&*site.cluster.get(&key).await.unwrap().unwrap()).unwrap();
+    revision["metadata"]["managedFields"] = json!([{
+        "manager": "millrace-operator", "operation": "Apply", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {"f:millrace.dev/data-plane": {}}}},
+    }]);
+    site.cluster.put(&key, &revision);
+    // It says nothing, so it may still have the App.
+    let labels = json!({
+        "millrace.dev/data-plane": "shared", "app.kubernetes.io/managed-by": "millrace-operator",
+        "app.kubernetes.io/component": "worker",
+    });
+    site.put(Kind::Pod, "mr-shared-worker-0", json!({"metadata": {"labels": labels}, "status": {}}));
+    let planned = site.plan_text(&format!("{HELLO}{{dataplane: {{placement: Dedicated}}}}")).await;
+    let objects = &report(&planned).objects;
+    let changed = |name: &str| objects.iter().find(|object| object.name == name);
+    let moved = changed("hello-1").unwrap().fields.iter().find(|field| field.path.contains("data-plane"));
+    assert_eq!(moved.unwrap().after.as_ref().unwrap(), "hello", "{}", text(&planned));
+    assert_eq!(changed("mr-hello-worker").unwrap().action, Action::Create, "{}", text(&planned));
+    assert_eq!(changed("millrace.shared.ingest").unwrap().action, Action::Delete, "{}", text(&planned));
+}
+
+#[tokio::test]
 async fn another_image_restarts_every_workload_and_reloads_nothing() {
     let mut site = Site::new();
     site.put(Kind::App, "hello", json!({"metadata": {}, "spec": {}}));

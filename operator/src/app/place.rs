@@ -4,14 +4,12 @@
 //! pods there say that they let go, or a minute has passed. So events of one App are never processed in two places, however
 //! far the rebalance of its groups has come. The groups themselves are the App's, and its positions need no copying.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use millrace_crds::labels::{DATA_PLANE, MOVING_FROM_ANNOTATION, MOVING_SINCE_ANNOTATION};
 
+use super::deletion::WITHDRAWN_MAX;
 use super::gather::{PodSeen, Published};
 use super::objects::Meta as _;
-
-/// Longest wait for the old data plane: as long as at the end of an App.
-const LEFT_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// Where the Revisions of an App belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Place {
             Some(place) if place.to_leave(wanted).is_none() => wanted_place,
             Some(Self::At(from)) => Self::Leaving { from, since: now },
             Some(Self::Leaving { from, since }) => {
-                let is_left = holding(app, left).is_none() || now.duration_since(since) >= LEFT_MAX;
+                let is_left = holding(app, left).is_none() || now.duration_since(since) >= WITHDRAWN_MAX;
                 if is_left { wanted_place } else { Self::Leaving { from, since } }
             }
         }

@@ -1,13 +1,17 @@
 //! Runs the operator's own reconciles on a context whose writes go nowhere, until they have nothing left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::core::DynamicObject;
+use millrace_crds::labels::MOVING_FROM_ANNOTATION;
 use millrace_crds::names::AppId;
 
 use crate::backends::record::Recording;
-use crate::cluster::ClusterError;
 use crate::cluster::overlay::Overlay;
+use crate::cluster::{Cluster as _, ClusterError};
 use crate::context::{Context, ReconcileError};
 use crate::kind::Kind;
 use crate::{app, namespace};
@@ -55,8 +59,34 @@ pub struct Simulation<'a> {
     pub progress: &'a (dyn Fn(&str) + Sync),
 }
 
-/// Runs both reconciles for these namespaces until nothing is written any more.
+/// Runs both reconciles for these namespaces until nothing is written any more. Here nobody waits for pods to let go of an
+/// App that is deleted or moves: the time after which they are not waited for any longer passes at once.
 pub async fn settle(
+    simulation: &Simulation<'_>,
+    namespaces: &BTreeSet<String>,
+    now: Timestamp,
+) -> Result<(), SettleError> {
+    until_quiet(simulation, namespaces, now).await?;
+    if waits_for_pods(simulation.cluster, namespaces).await? {
+        until_quiet(simulation, namespaces, now + app::WITHDRAWN_MAX).await?;
+    }
+    Ok(())
+}
+
+async fn waits_for_pods(cluster: &Overlay, namespaces: &BTreeSet<String>) -> Result<bool, ClusterError> {
+    for namespace in namespaces {
+        let list = async |kind| cluster.list(kind, Some(namespace), &BTreeMap::new()).await;
+        let is_deleting = |app: &Arc<DynamicObject>| app.metadata.deletion_timestamp.is_some();
+        let moves =
+            |revision: &Arc<DynamicObject>| revision.annotations().contains_key(MOVING_FROM_ANNOTATION);
+        if list(Kind::App).await?.iter().any(is_deleting) || list(Kind::Revision).await?.iter().any(moves) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn until_quiet(
     simulation: &Simulation<'_>,
     namespaces: &BTreeSet<String>,
     now: Timestamp,
