@@ -108,7 +108,12 @@ pub async fn follow(clients: Clients, watched: Watched, world: watch::Sender<Wor
     );
 }
 
-async fn follow_revisions(client: &Client, watched: &Watched, changed: &Notify, world: &watch::Sender<World>) {
+async fn follow_revisions(
+    client: &Client,
+    watched: &Watched,
+    changed: &Notify,
+    world: &watch::Sender<World>,
+) {
     let kind = ApiResource::erase::<Revision>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &watched.place.namespace, &kind);
     let config = watcher::Config::default().timeout(watched.touch.watch_s);

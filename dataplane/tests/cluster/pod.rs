@@ -208,7 +208,8 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 /// Quick enough for a test.
 pub(crate) fn times() -> Times {
-    let touch = Touch { watch_s: 1, settle: Duration::from_millis(10), secret_again: Duration::from_millis(500) };
+    let touch =
+        Touch { watch_s: 1, settle: Duration::from_millis(10), secret_again: Duration::from_millis(500) };
     Times { linger: Duration::from_millis(300), silence_max: Duration::from_secs(3), touch }
 }
 

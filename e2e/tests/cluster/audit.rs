@@ -51,10 +51,10 @@ impl Mark {
         Ok(requests)
     }
 
-    /// What the garbage collector removed since.
+    /// What the garbage collector removed since; pods apart, whose end a plan tells by that of their workload.
     pub(crate) fn collected(&self) -> Result<Vec<Request>> {
         let mut requests = self.of(COLLECTOR)?;
-        requests.retain(|request| request.verb == "delete");
+        requests.retain(|request| request.verb == "delete" && request.resource != "pods");
         Ok(requests)
     }
 

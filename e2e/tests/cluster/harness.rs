@@ -230,6 +230,16 @@ impl Story {
         .await
     }
 
+    /// Waits until the condition Ready of an App says a text.
+    pub(crate) async fn says(&self, app: &str, text: &str) -> Result<Condition> {
+        wait(&format!("App {app} to say `{text}`"), async || {
+            let found = self.condition("App", app, "Ready").await?.context("a condition")?;
+            ensure!(found.message.contains(text), "{found:?}");
+            Ok(Some(found))
+        })
+        .await
+    }
+
     /// Waits until an App is Ready.
     pub(crate) async fn ready(&self, app: &str) -> Result<()> {
         self.until(app, "Ready", "True", "").await.map(drop)

@@ -11,6 +11,7 @@ mod first;
 mod harness;
 mod idle;
 mod live;
+mod moved;
 mod namespaced;
 mod operator;
 mod plan;
