@@ -1,13 +1,19 @@
 //! Failpoints: named steps of the protocols at which a test makes this process die, fail, wait or stand still, and
-//! defects it may be given, so that checks can be seen to catch them. Only the cargo feature `failpoints` compiles
-//! them in; without it every call here is empty, and nothing reads the settings.
+//! defects it may be given, so that checks can be seen to catch them; and a clock by which the ledger's minutes pass in
+//! no time. Only the cargo feature `failpoints` compiles them in; without it every call here is empty, and nothing reads
+//! the settings.
+
+use std::time::Duration;
 
 use clap::ValueEnum;
+use jiff::Timestamp;
 
 use crate::log::LogError;
 
 #[cfg(feature = "failpoints")]
 mod active;
+#[cfg(feature = "failpoints")]
+mod clock;
 #[cfg(feature = "failpoints")]
 mod plan;
 
@@ -78,9 +84,9 @@ pub enum Defect {
     ProcessLosesRecord,
     /// Process does not remember what it has seen.
     ProcessForgetsSeen,
-    /// The loader leaves a row out of its block.
+    /// The loader leaves an event out of its block.
     LoadLosesRow,
-    /// The loader inserts a block twice, under two tokens.
+    /// The loader inserts a block of events twice, under two tokens.
     LoadDoublesBlock,
 }
 
@@ -118,4 +124,28 @@ pub fn has(defect: Defect) -> bool {
 #[cfg(not(feature = "failpoints"))]
 pub fn has(_: Defect) -> bool {
     false
+}
+
+/// The time by which ingest and the ledger tell minutes.
+#[cfg(feature = "failpoints")]
+pub fn now() -> Timestamp {
+    active::clock().at(Timestamp::now())
+}
+
+/// The time, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// A pause of the ledger, which keeps step with [`now`].
+#[cfg(feature = "failpoints")]
+pub fn pause(pause: Duration) -> Duration {
+    active::clock().pause(pause)
+}
+
+/// The pause itself, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub fn pause(pause: Duration) -> Duration {
+    pause
 }

@@ -160,11 +160,40 @@ pub struct Transaction {
     pub group: GroupHandle,
 }
 
+/// Appends that are durable, but not in the log yet: they have the offset [`spill::OFFSET_LATER`]. They are taken in the
+/// order of a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Later {
+    /// What was answered so far stands before this.
+    pub end: u64,
+    /// What stands before this is in the log.
+    pub taken: u64,
+}
+
+/// Records that may stand in the log more often than it said.
+#[derive(Debug, Default)]
+pub struct Repeated {
+    /// Each as often as it may stand there too much.
+    pub records: Vec<NewRecord>,
+    /// Whether there were more than could be kept.
+    pub more: bool,
+}
+
 /// Durable topics.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Appends and returns the offsets, in the order given, once every record is durable.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError>;
+
+    /// How far the log has come with what it said it would take later.
+    fn later(&self) -> Later {
+        Later::default()
+    }
+
+    /// Records that were appended without an answer and then once more, since the last call.
+    fn repeated(&self) -> Repeated {
+        Repeated::default()
+    }
 
     /// Joins a group. The first thing the consumer tells is `Assigned`, which waits for the group.
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Consumer>, LogError>;

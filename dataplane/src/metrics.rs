@@ -71,6 +71,8 @@ pub struct Metrics {
     /// Equations of the ledger that did not hold once everything had arrived, in the last seven days, by `app` and
     /// `equation`.
     pub ledger_breaches: IntGaugeVec,
+    /// Minutes of the ledger that were not compared to the end, by `app`.
+    pub ledger_open_minutes: IntGaugeVec,
     /// When the ledger was last compared, in seconds since the epoch, by `app`.
     pub ledger_checked_seconds: IntGaugeVec,
     /// Starts of the engine child, by `cause`.
@@ -188,6 +190,11 @@ impl Metrics {
                 "ledger_breaches",
                 "Equations of the ledger that did not hold once everything had arrived, in the last seven days.",
                 &["app", "equation"],
+            )?,
+            ledger_open_minutes: make.gauges(
+                "ledger_open_minutes",
+                "Minutes of the ledger that were not compared to the end: they are not over, or something is on its way.",
+                &["app"],
             )?,
             ledger_checked_seconds: make.gauges(
                 "ledger_checked_timestamp_seconds",

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::clock::Clock;
 use super::plan::{Action, Defects, Points};
 use super::{Defect, Point};
 use crate::log::LogError;
@@ -26,6 +27,9 @@ pub struct Args {
     /// `DEFECT[@N[+]]`, separated by `;`.
     #[arg(long, global = true, env = "MILLRACE_DEFECTS", value_name = "DEFECTS", default_value = "")]
     defects: Defects,
+    /// `ORIGIN_MSxRATE[+AHEAD_MS]`: the clock by which ingest and the ledger tell minutes.
+    #[arg(long, global = true, env = "MILLRACE_CLOCK", value_name = "CLOCK", default_value = "0x1")]
+    clock: Clock,
     /// Gets a line for every point and defect that took effect, before it does.
     #[arg(long, global = true, env = "MILLRACE_FAILPOINTS_LOG", value_name = "FILE")]
     failpoints_log: Option<PathBuf>,
@@ -74,6 +78,10 @@ pub(super) fn has(defect: Defect) -> bool {
         registry.note(&name(&defect));
     }
     has
+}
+
+pub(super) fn clock() -> Clock {
+    REGISTRY.get().map(|registry| registry.args.clock).unwrap_or_default()
 }
 
 fn action(point: Point) -> Option<Action> {

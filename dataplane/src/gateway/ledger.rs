@@ -104,7 +104,7 @@ struct MinuteView {
 /// An equation that does not hold.
 #[derive(Serialize, ToSchema)]
 struct DifferenceView {
-    /// `accepted`, `processed` or `stored`.
+    /// `accepted`, `processed`, `stored`, or `once` where an event is in two rows.
     #[schema(value_type = String, example = "stored")]
     equation: &'static str,
     /// What has to be equal.

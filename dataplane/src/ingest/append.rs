@@ -16,6 +16,7 @@ use super::decide::{Decided, Outcome};
 use super::tenant::RawTopic;
 use crate::failpoint::{self, Defect, Point};
 use crate::ledger::book::{Entry, minute_of};
+use crate::log::spill::OFFSET_LATER;
 use crate::log::{Log, LogError, NewRecord, TopicPartition};
 use crate::record::{Event, Origin, RECORD_VERSION, RawRecord, event_hash, partition_of};
 
@@ -136,6 +137,9 @@ async fn append_all(log: &dyn Log, records: Vec<NewRecord>, entry: &mut Entry) -
         AppendError::Log { source }
     })?;
     failpoint::reach(Point::IngestAppended).await.map_err(|source| AppendError::Log { source })?;
+    if offsets.contains(&OFFSET_LATER) {
+        entry.later(log.later().end);
+    }
     // Cheap, and the last moment at which a log that forgets a record can be caught.
     if offsets.len() == count { Ok(()) } else { Err(AppendError::Incomplete) }
 }

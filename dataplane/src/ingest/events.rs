@@ -19,6 +19,7 @@ use super::key::{self, KeyError};
 use super::origin;
 use super::route::Asked;
 use super::tenant::Tenant;
+use crate::failpoint;
 
 /// Longest user agent that is kept: it is copied into every event of the request.
 const USER_AGENT_BYTES_MAX: usize = 512;
@@ -105,7 +106,7 @@ async fn take_in(
     let mut held = Reservation::new(&server.bodies);
     let max = ReadMax { bytes: decide::bytes_max(app), time: server.limits.body_max };
     let body = body::read(body, max, &mut held).await?;
-    let entry = tenant.book.enter(Timestamp::now());
+    let entry = tenant.book.enter(failpoint::now());
     let job = Job {
         app: Arc::clone(app),
         coding: coding::of_body(coding, &body),

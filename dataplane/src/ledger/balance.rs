@@ -40,11 +40,13 @@ pub enum Equation {
     Processed,
     /// Everything processed is a row, or was erased.
     Stored,
+    /// No event is in two rows. Told where as many rows are stored as were processed, so that only this can tell.
+    Once,
 }
 
 impl Equation {
     /// Every equation, in the order events pass.
-    pub const ALL: [Self; 3] = [Self::Accepted, Self::Processed, Self::Stored];
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Processed, Self::Stored, Self::Once];
 
     /// The name used in records, metrics and answers.
     pub fn as_str(self) -> &'static str {
@@ -52,6 +54,7 @@ impl Equation {
             Self::Accepted => "accepted",
             Self::Processed => "processed",
             Self::Stored => "stored",
+            Self::Once => "once",
         }
     }
 
@@ -66,6 +69,7 @@ impl Equation {
             Self::Accepted => "acknowledged + unknown found in raw = raw",
             Self::Processed => "raw = deduplicated + dead-lettered + expired + processed",
             Self::Stored => "processed = stored + erased",
+            Self::Once => "events = rows",
         }
     }
 }
@@ -136,6 +140,8 @@ pub struct Minute {
     pub replayed: Sum,
     /// Rows of the table of events.
     pub stored: Sum,
+    /// Rows whose event has an earlier row, as far back as it is looked.
+    pub repeated: Sum,
     /// Refused at ingest, by code.
     pub refused: BTreeMap<String, i64>,
     /// Differences on record: what was found and told, less what was resolved since.
@@ -221,9 +227,11 @@ impl Minute {
             Some(((name.clone(), Equation::Accepted), missing))
         });
         let decided = self.deduplicated + self.dead_lettered() + self.expired + self.processed;
+        let unstored = self.processed - self.erased - self.stored;
         let later = [
             (Equation::Processed, self.raw() - decided),
-            (Equation::Stored, self.processed - self.erased - self.stored),
+            (Equation::Stored, unstored),
+            (Equation::Once, if unstored.is_zero() { -self.repeated } else { Sum::ZERO }),
         ];
         let later = later.into_iter().map(|(equation, missing)| ((String::new(), equation), missing));
         accepted.chain(later).filter(|(_, missing)| !missing.is_zero()).collect()

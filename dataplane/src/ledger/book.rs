@@ -38,11 +38,17 @@ pub struct Page {
     pub unknown: Vec<u64>,
     /// Such events beyond the bound.
     pub unverified: i64,
+    /// Where in the log's order the newest event stands that it takes later.
+    later: u64,
     /// Events refused, by code.
     pub refused: BTreeMap<&'static str, i64>,
 }
 
 impl Page {
+    fn is_decided(&self, taken: u64) -> bool {
+        self.underway == 0 && self.later <= taken
+    }
+
     fn has_facts(&self) -> bool {
         !self.acknowledged.is_zero()
             || !self.unknown.is_empty()
@@ -69,19 +75,31 @@ impl Book {
     }
 
     /// Minutes that are complete at `now`, oldest first; each is told once, those of which nothing is to be said never.
-    pub fn complete(&self, now: Timestamp) -> Vec<(i64, Page)> {
+    /// What the log takes later it has, as far as `taken`.
+    pub fn complete(&self, now: Timestamp, taken: u64) -> Vec<(i64, Page)> {
         let mut pages = self.lock();
         pages.first = pages.first.max(minute_of(now));
         let first = pages.first;
-        let is_complete = |minute: &i64, page: &mut Page| *minute < first && page.underway == 0;
+        let is_complete = |minute: &i64, page: &mut Page| *minute < first && page.is_decided(taken);
         pages.minutes.extract_if(.., is_complete).filter(|(_, page)| page.has_facts()).collect()
     }
 
-    /// Everything that is left, once no request is underway and none will come.
-    pub fn end(&self) -> Vec<(i64, Page)> {
+    /// Notes that an event may be in the log once more than it said, in the minute it was accepted in.
+    pub fn repeated(&self, minute: i64, hash: u64) {
+        self.lock().minutes.entry(minute).or_default().add_unknown(&[hash]);
+    }
+
+    /// Notes that this may be so of any event that the log takes later.
+    pub fn any_repeated(&self) {
+        self.lock().minutes.values_mut().filter(|page| page.later > 0).for_each(|page| page.unverified += 1);
+    }
+
+    /// Everything that is left, once no request is underway and none will come. What the log does not have by now stays
+    /// untold, and so its minute unclosed: nobody would know when it does.
+    pub fn end(&self, taken: u64) -> Vec<(i64, Page)> {
         let mut pages = self.lock();
         pages.first = pages.minutes.last_key_value().map_or(pages.first, |(minute, _)| minute + 1);
-        let is_decided = |_: &i64, page: &mut Page| page.underway == 0;
+        let is_decided = |_: &i64, page: &mut Page| page.is_decided(taken);
         pages.minutes.extract_if(.., is_decided).filter(|(_, page)| page.has_facts()).collect()
     }
 
@@ -121,6 +139,13 @@ impl Entry {
     /// Nobody knows whether they are; others may be appended now.
     pub fn unknown(&mut self) {
         self.lost.append(&mut self.appending);
+    }
+
+    /// They are durable and come into the log later, before this place in its order.
+    pub fn later(&self, end: u64) {
+        let mut pages = self.book.lock();
+        let page = pages.minutes.entry(self.minute).or_default();
+        page.later = page.later.max(end);
     }
 
     /// Counts events that were refused.
@@ -180,13 +205,13 @@ mod tests {
         let book = Arc::new(Book::default());
         let (first, second) = (begun(&book, 61, &[5, 7]), begun(&book, 119, &[u64::MAX]));
         first.acknowledged([5, 7].into_iter());
-        assert_eq!(book.complete(at(119)), []);
-        assert_eq!(book.complete(at(120)), [], "one append is underway");
+        assert_eq!(book.complete(at(119), 0), []);
+        assert_eq!(book.complete(at(120), 0), [], "one append is underway");
         second.acknowledged([u64::MAX].into_iter());
-        let told = book.complete(at(120));
+        let told = book.complete(at(120), 0);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].0, told[0].1.acknowledged), (1, Sum { count: 3, hashes: 11 }));
-        assert_eq!(book.complete(at(500)), [], "told once");
+        assert_eq!(book.complete(at(500), 0), [], "told once");
     }
 
     #[test]
@@ -202,7 +227,7 @@ mod tests {
         again.refused(["event_too_large"].into_iter());
         again.acknowledged([9].into_iter());
         drop(book.enter(at(3)));
-        let (minute, page) = book.end().remove(0);
+        let (minute, page) = book.end(0).remove(0);
         assert_eq!((minute, page.unknown, page.acknowledged), (0, vec![3, 8, 9], Sum::one(9)));
         assert_eq!(page.refused, BTreeMap::from([("event_too_large", 1)]));
     }
@@ -212,18 +237,44 @@ mod tests {
         let book = Arc::new(Book::default());
         drop(begun(&book, 0, &vec![1; UNKNOWN_MAX - 1]));
         drop(begun(&book, 0, &[1, 2, 3]));
-        let (_, page) = book.end().remove(0);
+        let (_, page) = book.end(0).remove(0);
         assert_eq!((page.unknown.len(), page.unverified), (UNKNOWN_MAX, 2));
     }
 
     #[test]
     fn a_clock_that_goes_back_meets_no_minute_that_is_over() {
         let book = Arc::new(Book::default());
-        assert_eq!(book.complete(at(600)), []);
+        assert_eq!(book.complete(at(600), 0), []);
         let entry = book.enter(at(540));
         assert_eq!(entry.at(), at(600));
         assert_eq!(book.enter(at(601)).at(), at(601));
         drop(entry);
-        assert_eq!(book.complete(at(660)), [], "nothing is to be said of it");
+        assert_eq!(book.complete(at(660), 0), [], "nothing is to be said of it");
+    }
+
+    #[test]
+    fn a_minute_waits_for_what_the_log_takes_later() {
+        let book = Arc::new(Book::default());
+        let entry = begun(&book, 0, &[3, 4]);
+        entry.later(7);
+        entry.acknowledged([3, 4].into_iter());
+        begun(&book, 61, &[5]).acknowledged([5].into_iter());
+        let minutes = |told: Vec<(i64, Page)>| told.iter().map(|(minute, _)| *minute).collect::<Vec<_>>();
+        assert_eq!(minutes(book.complete(at(120), 6)), [1], "what was not kept back is told");
+        book.repeated(0, 4);
+        assert_eq!(book.complete(at(600), 6), []);
+        let told = book.complete(at(600), 7);
+        assert_eq!((told[0].0, told[0].1.unknown.as_slice()), (0, [4].as_slice()));
+    }
+
+    #[test]
+    fn what_is_kept_back_when_the_process_ends_is_never_closed() {
+        let book = Arc::new(Book::default());
+        let entry = begun(&book, 0, &[3]);
+        entry.later(1);
+        entry.acknowledged([3].into_iter());
+        assert_eq!(book.end(0), []);
+        book.any_repeated();
+        assert_eq!(book.end(1)[0].1.unverified, 1);
     }
 }

@@ -11,13 +11,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use millrace_crds::names::{AppId, TopicKind};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::book::{Book, Page};
 use super::sum::Sum;
 use crate::config::App;
-use crate::log::{Log, LogError, NewRecord, TopicPartition};
-use crate::record::{LedgerKind, LedgerRecord, RECORD_VERSION, partition_of};
+use crate::failpoint;
+use crate::log::{Log, LogError, NewRecord, Repeated, TopicPartition};
+use crate::record::{LedgerKind, LedgerRecord, Origin, RECORD_VERSION, event_hash, partition_of};
 use crate::telemetry;
 
 /// How often it is looked for minutes that are complete.
@@ -38,6 +41,14 @@ pub struct Books {
 struct Kept {
     book: Arc<Book>,
     topic: Option<LedgerTopic>,
+    /// Where its events go.
+    raw: Option<Arc<str>>,
+}
+
+/// What of a raw record says whose minute it is of.
+#[derive(Deserialize)]
+struct Accepted {
+    origin: Origin,
 }
 
 /// Where an App's minutes are written.
@@ -58,11 +69,31 @@ impl Books {
         let topic = app.config.topics.iter().find(|topic| topic.kind == TopicKind::Ledger);
         let topic =
             topic.map(|topic| LedgerTopic { name: topic.name.as_str().into(), partitions: topic.partitions });
+        let raw = app.config.topics.iter().find(|topic| topic.kind == TopicKind::EventsRaw);
+        let raw = raw.map(|topic| topic.name.as_str().into());
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept =
-            apps.entry(app.config.app.clone()).or_insert_with(|| Kept { book: Arc::default(), topic: None });
-        kept.topic = topic;
+        let new = || Kept { book: Arc::default(), topic: None, raw: None };
+        let kept = apps.entry(app.config.app.clone()).or_insert_with(new);
+        (kept.topic, kept.raw) = (topic, raw);
         Arc::clone(&kept.book)
+    }
+
+    /// Takes in which records the log may have more often than it said. Those of an earlier life are of minutes that
+    /// nobody closes.
+    fn repeated(&self, Repeated { records, more }: &Repeated) {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            let kept = apps.values().find(|kept| kept.raw.as_ref() == Some(&record.to.topic));
+            let accepted = serde_json::from_slice(&record.value).ok();
+            let Some((kept, Accepted { origin })) = kept.zip(accepted) else { continue };
+            if origin.instance == self.instance {
+                let hash = Uuid::from_slice(&record.key).map_or(0, |id| event_hash(&id));
+                kept.book.repeated(origin.minute, hash);
+            }
+        }
+        if *more {
+            apps.values().for_each(|kept| kept.book.any_repeated());
+        }
     }
 
     fn pages(&self, told: impl Fn(&Book) -> Vec<(i64, Page)>) -> Vec<(LedgerTopic, i64, Page)> {
@@ -101,11 +132,12 @@ impl Keeper {
 
     /// Until it is told to stop.
     pub async fn keep(&mut self, stop: CancellationToken) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut looks = tokio::time::interval(failpoint::pause(LOOK_EVERY));
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            let now = Timestamp::now();
-            let pages = self.books.pages(|book| book.complete(now));
+            let now = failpoint::now();
+            let taken = self.taken();
+            let pages = self.books.pages(|book| book.complete(now, taken));
             self.take(pages, now);
             // Cut off by the stop, an append is repeated at the end.
             stop.run_until_cancelled(self.write()).await;
@@ -114,13 +146,21 @@ impl Keeper {
 
     /// Writes what is left, once no request will come any more.
     pub async fn end(&mut self) {
-        let pages = self.books.pages(Book::end);
-        self.take(pages, Timestamp::now());
+        let taken = self.taken();
+        let pages = self.books.pages(|book| book.end(taken));
+        self.take(pages, failpoint::now());
         let _ = tokio::time::timeout(END_MAX, self.write()).await;
         if !self.waiting.is_empty() {
             let minutes = self.waiting.len();
             tracing::warn!(minutes, "minutes of the ledger could not be written and stay unclosed");
         }
+    }
+
+    /// How far the log has come with what it takes later. In this order: what it has now, it was given before.
+    fn taken(&self) -> u64 {
+        let taken = self.log.later().taken;
+        self.books.repeated(&self.log.repeated());
+        taken
     }
 
     fn take(&mut self, pages: Vec<(LedgerTopic, i64, Page)>, now: Timestamp) {

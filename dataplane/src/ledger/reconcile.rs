@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use millrace_crds::names::{AppId, TopicKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +24,13 @@ use super::standing::Standing;
 use super::sum::Sum;
 use super::watch::{Change, Looked, Watch};
 use crate::config::{App, Current};
+use crate::failpoint;
 use crate::load::target::Target;
 use crate::log::{Consumer, Log, LogError, Polled, ReadLimits, TopicInfo, Transaction, Transactor};
 use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::process;
-use crate::query::ledger::{self as query, Span};
+use crate::query::ledger::{self as query, Sample, Span};
 use crate::query::{Param, QueryError, Row};
 use crate::store::{ClickHouse, QueryLimits, Question, StoreError};
 use crate::telemetry;
@@ -124,7 +124,7 @@ pub async fn run(reconciler: Reconciler, cancel: CancellationToken) -> Result<()
                 }
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(BACK_OFF).await;
+            tokio::time::sleep(failpoint::pause(BACK_OFF)).await;
         }
     };
     let ended = cancel.run_until_cancelled(compare).await.unwrap_or(Ok(()));
@@ -144,6 +144,7 @@ struct Topics {
 struct Session<'a> {
     of: &'a Reconciler,
     database: String,
+    dedupe_window: Duration,
     topics: Topics,
     consumer: Box<dyn Consumer>,
     transactor: Box<dyn Transactor>,
@@ -172,6 +173,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             of,
             database: app.config.storage.database.clone(),
+            dedupe_window: Duration::from_millis(app.config.events.dedupe_window_ms),
             topics,
             consumer: consumer.map_err(of.during("join its group"))?,
             transactor: transactor.map_err(of.during("open a transactor"))?,
@@ -188,7 +190,7 @@ impl<'a> Session<'a> {
     async fn run(&mut self) -> Result<(), ReconcileError> {
         while self.of.config.load().app(&self.of.app).is_some() {
             self.poll().await?;
-            let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
+            let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= failpoint::pause(LOOK_EVERY));
             if self.open.is_ours() && is_time && self.is_due() {
                 self.look().await?;
                 self.looked = Some(Instant::now());
@@ -199,11 +201,13 @@ impl<'a> Session<'a> {
 
     /// Takes in what the topic has to tell.
     async fn poll(&mut self) -> Result<(), ReconcileError> {
-        match self.consumer.next(READ).await.map_err(self.of.during("read its topic"))? {
+        let read = ReadLimits { wait_max: failpoint::pause(READ.wait_max), ..READ };
+        match self.consumer.next(read).await.map_err(self.of.during("read its topic"))? {
             Polled::Assigned(assigned) => {
                 assigned.iter().for_each(|one| self.open.assign(one.partition.partition));
                 // Who compared before may have seen differences that this process did not.
                 (self.recorded, self.watch) = (None, Watch::default());
+                self.show_open(None);
             }
             Polled::Revoked(revoked) => {
                 revoked.iter().for_each(|one| self.open.revoke(one.partition));
@@ -211,10 +215,14 @@ impl<'a> Session<'a> {
                 if !self.open.is_ours() {
                     self.of.standing.set(&self.of.app, None);
                     self.show(None);
+                    self.show_open(None);
                 }
             }
-            Polled::Records(of, records) => self.open.take(of.partition, &records),
-            Polled::Idle => {}
+            Polled::Records(of, records) => {
+                self.open.take(of.partition, &records);
+                self.show_open(Some(&self.open));
+            }
+            Polled::Idle => self.show_open(self.open.is_ours().then_some(&self.open)),
         }
         Ok(())
     }
@@ -229,7 +237,7 @@ impl<'a> Session<'a> {
     }
 
     fn due(&self) -> BTreeSet<i64> {
-        let mut due = self.open.due(minute_of(Timestamp::now()));
+        let mut due = self.open.due(minute_of(failpoint::now()));
         due.extend(&self.waiting);
         due
     }
@@ -284,9 +292,9 @@ impl<'a> Session<'a> {
     async fn compare(&mut self) -> Result<(BTreeMap<i64, Minute>, Looked), LookError> {
         let mut due = self.due();
         if self.recorded.is_none() {
-            let now = minute_of(Timestamp::now());
+            let now = minute_of(failpoint::now());
             let shown = Span { from: now - SHOWN_DAYS * DAY_MINUTES, to: now + DAY_MINUTES };
-            let rows = self.of.rows(&self.database, query::SQL_BREACHED, shown).await?;
+            let rows = self.of.rows(&self.database, query::SQL_BREACHED, shown.params()).await?;
             let minutes = query::counted(rows).map_err(|source| LookError::Shape { source })?;
             self.recorded = Some(places(&minutes));
         }
@@ -296,10 +304,14 @@ impl<'a> Session<'a> {
         }
         let mut minutes = BTreeMap::new();
         for span in open::spans(&due, SPANS_MAX) {
-            let read = self.of.rows(&self.database, query::SQL_COUNTED, span).await?;
+            let read = self.of.rows(&self.database, query::SQL_COUNTED, span.params()).await?;
             let mut read = query::counted(read).map_err(|source| LookError::Shape { source })?;
-            let stored = self.of.rows(&self.database, query::SQL_STORED, span).await?;
+            let stored = self.of.rows(&self.database, query::SQL_STORED, span.params()).await?;
             query::stored(stored, &mut read).map_err(|source| LookError::Shape { source })?;
+            let rows_max = read.values().map(|minute| minute.stored.count).max().unwrap_or(0);
+            let sample = Sample::of(span, rows_max, self.dedupe_window);
+            let repeated = self.of.rows(&self.database, query::SQL_REPEATED, sample.params()).await?;
+            query::repeated(repeated, &mut read).map_err(|source| LookError::Shape { source })?;
             minutes.extend(read.into_iter().filter(|(minute, _)| due.contains(minute)));
         }
         let found = minutes.iter().flat_map(|(minute, counted)| {
@@ -320,7 +332,7 @@ impl<'a> Session<'a> {
         ledger: &Ends,
     ) -> Result<(), ReconcileError> {
         if !changes.is_empty() {
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = failpoint::now().as_millisecond();
             let records = changes.iter().flat_map(|change| {
                 record::records(&self.of.app, change, &self.topics.ledger, &self.topics.alerts, now_ms)
             });
@@ -340,7 +352,7 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        let now = minute_of(Timestamp::now());
+        let now = minute_of(failpoint::now());
         for (minute, counted) in minutes.iter().filter(|(minute, _)| !self.waiting.contains(minute)) {
             let is_on_record = changes.iter().any(|change| change.place.minute == *minute);
             match counted.verdict(Closing::of(*minute, now)) {
@@ -361,11 +373,17 @@ impl<'a> Session<'a> {
         }
         let recorded = self.recorded.clone();
         self.show(recorded.as_ref());
+        self.show_open(Some(&self.open));
         Ok(())
     }
 
+    /// `None` while nothing of the topic was read.
+    fn show_open(&self, open: Option<&OpenMinutes>) {
+        record::show_open(&self.of.metrics, &self.of.app, open.map(OpenMinutes::count));
+    }
+
     fn show(&self, recorded: Option<&BTreeMap<Place, Sum>>) {
-        let since = minute_of(Timestamp::now()) - SHOWN_DAYS * DAY_MINUTES;
+        let since = minute_of(failpoint::now()) - SHOWN_DAYS * DAY_MINUTES;
         record::show(&self.of.metrics, &self.of.app, recorded, since);
         if let Some(recorded) = recorded {
             self.of.standing.set(&self.of.app, Some(record::state(recorded, since)));
@@ -400,8 +418,13 @@ impl Reconciler {
         passed.map_err(self.during("find where a stage stands"))
     }
 
-    async fn rows(&self, database: &str, sql: &'static str, span: Span) -> Result<Vec<Row>, LookError> {
-        let mut params = span.params().map(|(name, value)| (name, value.to_text())).to_vec();
+    async fn rows<const N: usize>(
+        &self,
+        database: &str,
+        sql: &'static str,
+        params: [(&'static str, Param); N],
+    ) -> Result<Vec<Row>, LookError> {
+        let mut params = params.map(|(name, value)| (name, value.to_text())).to_vec();
         params.push(("database", Param::Identifier(database.to_owned()).to_text()));
         let read = self.store.rows(Question { sql, params: &params }, QueryLimits::default()).await;
         read.map_err(|source| LookError::Store { source })

@@ -11,8 +11,8 @@ mod store;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,13 +25,16 @@ use self::replay::Replay;
 use self::store::Store;
 use self::writer::Ticket;
 use super::{
-    Committed, Consumer, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition,
-    Transactor, Watermarks,
+    Committed, Consumer, Later, Log, LogError, LogRecord, NewRecord, ReadLimits, Repeated, TopicInfo,
+    TopicPartition, Transactor, Watermarks,
 };
 use crate::metrics::Metrics;
 
 /// What stands for the offset of a record that the log will take later.
 pub const OFFSET_LATER: u64 = u64::MAX;
+
+/// Most records that are kept because they may be in the log twice.
+const REPEATED_MAX: usize = 10_000;
 
 /// Appends that wait for the spill's writer; beyond it clients are told to come back.
 const WAITING_MAX: usize = 4096;
@@ -64,6 +67,8 @@ struct Shared {
     is_away: AtomicBool,
     /// Something was spilled.
     spilled: Notify,
+    /// What was appended without an answer, and will be again.
+    repeated: Mutex<Repeated>,
     metrics: Arc<Metrics>,
 }
 
@@ -76,8 +81,13 @@ impl SpillLog {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, SpillError> {
         let store = Store::open(folder, options.bytes_max)?;
-        let shared =
-            Arc::new(Shared { store, is_away: AtomicBool::new(false), spilled: Notify::new(), metrics });
+        let shared = Arc::new(Shared {
+            store,
+            is_away: AtomicBool::new(false),
+            spilled: Notify::new(),
+            repeated: Mutex::default(),
+            metrics,
+        });
         shared.report();
         let (tickets, waiting) = mpsc::channel(WAITING_MAX);
         let writing = Arc::clone(&shared);
@@ -123,6 +133,14 @@ impl Shared {
         self.metrics.spill_set_aside_files.set(i64::try_from(set_aside).unwrap_or(i64::MAX));
     }
 
+    /// Notes records that the log may have taken and will be given again.
+    fn repeat(&self, records: &[NewRecord]) {
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = records.len().min(REPEATED_MAX - repeated.records.len());
+        repeated.records.extend_from_slice(&records[..fits]);
+        repeated.more |= fits < records.len();
+    }
+
     fn count(&self, outcome: &str, records: usize) {
         self.metrics.spill_records.with_label_values(&[outcome]).inc_by(records as u64);
     }
@@ -151,11 +169,22 @@ impl Log for SpillLog {
                 tracing::warn!("the log is away; events are kept on this disk and appended when it is back");
             }
         }
+        if may_be_there {
+            self.shared.repeat(&records);
+        }
         match self.spill(records).await {
             // What this disk did not take, the log may have taken all the same.
             Err(error) if may_be_there && error.took_nothing() => Err(LogError::UnknownOutcome),
             spilled => spilled,
         }
+    }
+
+    fn later(&self) -> Later {
+        self.shared.store.later()
+    }
+
+    fn repeated(&self) -> Repeated {
+        std::mem::take(&mut *self.shared.repeated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn committed(

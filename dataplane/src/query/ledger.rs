@@ -1,6 +1,7 @@
 //! The ledger of an App: a span of minutes in, two statements out; their rows in, the minutes out. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_crds::config::Permission;
@@ -38,6 +39,18 @@ FROM {database:Identifier}.events \
 WHERE received_at >= {from:DateTime('UTC')} AND received_at < {to:DateTime('UTC')} \
 GROUP BY at ORDER BY at";
 
+/// Rows of the minutes whose event has an earlier row: in them, or so shortly before as [`Sample`] says.
+pub const SQL_REPEATED: &str = "\
+SELECT toInt64(intDiv(toUnixTimestamp(toDateTime(last, 'UTC')), 60)) AS at, \
+toInt64(sum(rows - 1)) AS counted, sumWithOverflow(xxh3(toString(event_id)) * toUInt64(rows - 1)) AS summed \
+FROM (\
+SELECT event_id, max(received_at) AS last, count() AS rows \
+FROM {database:Identifier}.events \
+WHERE received_at >= {since:DateTime('UTC')} AND received_at < {to:DateTime('UTC')} \
+AND cityHash64(event_id) % {every:UInt32} = 0 \
+GROUP BY event_id HAVING rows > 1 AND last >= {from:DateTime('UTC')}) \
+GROUP BY at ORDER BY at";
+
 /// Minutes with differences on record, the newest first.
 pub const SQL_BREACHED: &str = "\
 SELECT toInt64(intDiv(toUnixTimestamp(minute), 60)) AS at, instance, kind, reason, toUInt64(0) AS hash, \
@@ -67,6 +80,40 @@ impl Span {
     pub fn params(self) -> [(&'static str, Param); 2] {
         let at = |minute| Param::Seconds(start_of(minute));
         [("from", at(self.from)), ("to", at(self.to))]
+    }
+}
+
+/// Which events are looked for in two rows: all, or, where there are more than fit, one of so many, by a hash of the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    span: Span,
+    /// How far back earlier rows are looked for.
+    minutes_before: i64,
+    /// One of so many.
+    every: u32,
+}
+
+impl Sample {
+    /// Clients repeat within minutes what was not answered.
+    const MINUTES_BEFORE: u64 = 10;
+    /// Most events in one statement: about 100 bytes each at the server.
+    const EVENTS_MAX: u64 = 1_000_000;
+
+    /// For minutes of at most so many rows. Copies further apart than the dedupe window are no mistake.
+    pub fn of(span: Span, minute_rows_max: i64, dedupe_window: Duration) -> Self {
+        let minutes_before = Self::MINUTES_BEFORE.min(dedupe_window.as_secs() / 60);
+        let minutes = u64::try_from(span.to - span.from).unwrap_or(0) + minutes_before;
+        let events = u64::try_from(minute_rows_max).unwrap_or(0).saturating_mul(minutes);
+        // Powers of two, so that it is the same ones when it is looked again.
+        let every = u32::try_from((events / Self::EVENTS_MAX + 1).next_power_of_two()).unwrap_or(1 << 31);
+        Self { span, minutes_before: minutes_before.cast_signed(), every }
+    }
+
+    /// As the parameters of [`SQL_REPEATED`].
+    pub fn params(self) -> [(&'static str, Param); 4] {
+        let [from, to] = self.span.params();
+        let since = Param::Seconds(start_of(self.span.from - self.minutes_before));
+        [from, to, ("since", since), ("every", Param::Number(self.every))]
     }
 }
 
@@ -128,6 +175,15 @@ pub fn counted(rows: Vec<Row>) -> Result<BTreeMap<i64, Minute>, QueryError> {
 
 /// Reads the rows of [`SQL_STORED`] into the minutes.
 pub fn stored(rows: Vec<Row>, minutes: &mut BTreeMap<i64, Minute>) -> Result<(), QueryError> {
+    sums(rows, |at, sum| minutes.entry(at).or_default().stored = sum)
+}
+
+/// Reads the rows of [`SQL_REPEATED`] into the minutes.
+pub fn repeated(rows: Vec<Row>, minutes: &mut BTreeMap<i64, Minute>) -> Result<(), QueryError> {
+    sums(rows, |at, sum| minutes.entry(at).or_default().repeated = sum)
+}
+
+fn sums(rows: Vec<Row>, mut take: impl FnMut(i64, Sum)) -> Result<(), QueryError> {
     #[derive(Deserialize)]
     struct Columns {
         #[serde(deserialize_with = "signed")]
@@ -139,7 +195,7 @@ pub fn stored(rows: Vec<Row>, minutes: &mut BTreeMap<i64, Minute>) -> Result<(),
     }
     for row in rows {
         let Columns { at, counted, summed } = read(row)?;
-        minutes.entry(at).or_default().stored = Sum { count: counted, hashes: summed };
+        take(at, Sum { count: counted, hashes: summed });
     }
     Ok(())
 }

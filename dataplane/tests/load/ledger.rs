@@ -1,12 +1,13 @@
 //! The statements of the ledger on the real engine: what they add up, and what they take once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use millrace_crds::schema;
 use millrace_dataplane::ledger::balance::{Closing, Equation, Minute, Verdict};
 use millrace_dataplane::ledger::sum::Sum;
-use millrace_dataplane::query::Row;
-use millrace_dataplane::query::ledger::{self, Span};
+use millrace_dataplane::query::ledger::{self, Sample, Span};
+use millrace_dataplane::query::{Param, Row};
 use millrace_dataplane::record;
 use millrace_dataplane::store::{QueryLimits, Question};
 
@@ -16,15 +17,15 @@ use crate::fixture::{Fixture, event_id};
 /// Far from the hours of the fixture's events.
 const MINUTE: i64 = 30_000_000;
 
-async fn rows(fixture: &Fixture, sql: &str, span: Span) -> Vec<Row> {
-    let mut params = span.params().map(|(name, value)| (name, value.to_text())).to_vec();
+async fn rows<const N: usize>(fixture: &Fixture, sql: &str, params: [(&'static str, Param); N]) -> Vec<Row> {
+    let mut params = params.map(|(name, value)| (name, value.to_text())).to_vec();
     params.push(("database", fixture.database.clone()));
     engine::store().rows(Question { sql, params: &params }, QueryLimits::default()).await.unwrap()
 }
 
 async fn read(fixture: &Fixture, span: Span) -> BTreeMap<i64, Minute> {
-    let mut minutes = ledger::counted(rows(fixture, ledger::SQL_COUNTED, span).await).unwrap();
-    ledger::stored(rows(fixture, ledger::SQL_STORED, span).await, &mut minutes).unwrap();
+    let mut minutes = ledger::counted(rows(fixture, ledger::SQL_COUNTED, span.params()).await).unwrap();
+    ledger::stored(rows(fixture, ledger::SQL_STORED, span.params()).await, &mut minutes).unwrap();
     minutes
 }
 
@@ -80,10 +81,10 @@ async fn what_ingest_repeated_counts_once_and_every_row_of_process_counts() {
     assert_eq!(minute.dead_lettered(), Sum { count: 1, hashes: 0 });
     assert_eq!(minute.processed, Sum { count: 1, hashes: u64::MAX });
     assert!(minute.breached.is_empty(), "taken back");
-    assert_eq!(rows(&fixture, ledger::SQL_BREACHED, span).await, [] as [Row; 0]);
+    assert_eq!(rows(&fixture, ledger::SQL_BREACHED, span.params()).await, [] as [Row; 0]);
 
     write(&fixture, &[("", "breached", "stored", 1, 5, 10)]).await;
-    let breached = ledger::counted(rows(&fixture, ledger::SQL_BREACHED, span).await).unwrap();
+    let breached = ledger::counted(rows(&fixture, ledger::SQL_BREACHED, span.params()).await).unwrap();
     let of = (String::new(), Equation::Stored);
     assert_eq!(breached[&MINUTE].breached[&of], Sum { count: 1, hashes: 5 });
     assert_eq!(breached[&MINUTE].verdict(Closing::Over), Verdict::Breached);
@@ -92,7 +93,7 @@ async fn what_ingest_repeated_counts_once_and_every_row_of_process_counts() {
             &fixture,
             "SELECT toInt64(intDiv(toUnixTimestamp(minute), 60)) AS at FROM {database:Identifier}.ledger \
               WHERE minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')} LIMIT 1",
-            span,
+            span.params(),
         )
         .await,
     );
@@ -111,4 +112,35 @@ async fn stored_events_are_counted_in_the_minute_they_were_received_in() {
     for (id, (_, minute)) in (0..events).zip(&minutes) {
         assert_eq!(minute.stored, Sum::one(record::event_hash(&event_id(id))));
     }
+}
+
+#[tokio::test]
+async fn rows_of_one_event_are_found_in_a_minute_and_shortly_before_it() {
+    let fixture = Fixture::new("ledger_repeated").await;
+    let write = async |values: &str| {
+        let insert = format!(
+            "INSERT INTO {}.events (event_id, received_at, timestamp) VALUES {values}",
+            schema::identifier(&fixture.database)
+        );
+        engine::store().client().query_raw(&insert).execute().await.unwrap();
+    };
+    let row = |id: u64, minute: i64| {
+        let at = format!("toDateTime({}, 'UTC')", minute * 60);
+        format!("('{}', {at}, {at})", event_id(id))
+    };
+    let all = [(1, 0), (2, 0), (2, 0), (2, 3), (3, 1), (3, 2), (4, -11), (4, 0), (5, -1), (5, 5)];
+    write(&all.map(|(id, minute)| row(id, MINUTE + minute)).join(", ")).await;
+    let found = async |from, to, window_minutes| {
+        let span = Span { from: MINUTE + from, to: MINUTE + to };
+        let sample = Sample::of(span, 4, Duration::from_mins(window_minutes));
+        let mut minutes = BTreeMap::new();
+        let rows = rows(&fixture, ledger::SQL_REPEATED, sample.params()).await;
+        ledger::repeated(rows, &mut minutes).unwrap();
+        minutes.into_iter().map(|(minute, counted)| (minute - MINUTE, counted.repeated)).collect::<Vec<_>>()
+    };
+    let repeated = |id, times| Sum::all(&vec![record::event_hash(&event_id(id)); times]);
+    assert_eq!(found(0, 1, 60).await, [(0, repeated(2, 1))], "one eleven minutes before is not looked for");
+    assert_eq!(found(2, 5, 60).await, [(2, repeated(3, 1)), (3, repeated(2, 2))]);
+    assert_eq!(found(5, 6, 60).await, [(5, repeated(5, 1))]);
+    assert_eq!(found(5, 6, 5).await, [], "further apart than the window");
 }

@@ -52,6 +52,11 @@ impl OpenMinutes {
         !self.partitions.is_empty()
     }
 
+    /// How many minutes are not settled.
+    pub(super) fn count(&self) -> usize {
+        self.minutes.len()
+    }
+
     pub(super) fn partitions(&self) -> BTreeSet<u32> {
         self.partitions.keys().copied().collect()
     }

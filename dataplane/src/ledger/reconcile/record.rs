@@ -137,6 +137,19 @@ pub(super) fn show(metrics: &Metrics, app: &AppId, recorded: Option<&BTreeMap<Pl
     }
 }
 
+/// Sets how many minutes are not compared to the end; `None` where this process knows of none.
+pub(super) fn show_open(metrics: &Metrics, app: &AppId, minutes: Option<usize>) {
+    let app = app.to_string();
+    match minutes {
+        Some(minutes) => {
+            let minutes = i64::try_from(minutes).unwrap_or(i64::MAX);
+            metrics.ledger_open_minutes.with_label_values(&[&app]).set(minutes);
+        }
+        // Fails only when it was never set.
+        None => drop(metrics.ledger_open_minutes.remove_label_values(&[&app])),
+    }
+}
+
 /// What `/state` tells.
 pub(super) fn state(recorded: &BTreeMap<Place, Sum>, since: i64) -> LedgerState {
     let mut shown = recorded.iter().filter(|(place, _)| place.minute >= since);

@@ -164,7 +164,8 @@ impl Replay {
                     );
                     return Fate::Refused;
                 }
-                Ok(Err(_)) | Err(_) => {}
+                Ok(Err(error)) if error.took_nothing() => {}
+                Ok(Err(_)) | Err(_) => self.shared.repeat(records),
             }
             self.shared.is_away.store(true, Ordering::Relaxed);
             self.shared.report();

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::SpillError;
 use super::frame;
+use crate::log::Later;
 
 /// A segment that reached this gets no more frames. One is read into memory to be replayed.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -183,6 +184,13 @@ impl Store {
 
     pub(super) fn is_empty(&self) -> bool {
         self.state().segments.iter().all(|segment| segment.bytes == 0)
+    }
+
+    /// What was written, and what of it was replayed, by the numbers of segments.
+    pub(super) fn later(&self) -> Later {
+        let state = self.state();
+        let waiting = state.segments.iter().find(|segment| segment.bytes > 0);
+        Later { end: state.next, taken: waiting.map_or(state.next, |segment| segment.number) }
     }
 
     /// For metrics and `/state`.

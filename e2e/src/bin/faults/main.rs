@@ -8,6 +8,7 @@
 mod api;
 mod configured;
 mod driver;
+mod ledger;
 mod plan;
 #[path = "../../../../dataplane/tests/load/proxy.rs"]
 #[expect(dead_code, clippy::unwrap_used, reason = "shared with a test that needs more of it")]
@@ -29,6 +30,7 @@ use millrace_dataplane::failpoint::Point;
 use millrace_dataplane::tasks::stop_on_signal;
 
 use crate::driver::Driver;
+use crate::ledger::Ledger;
 use crate::plan::{Plan, Stage, plan};
 use crate::stage::Cast;
 use crate::verify::{Findings, Tables};
@@ -63,6 +65,7 @@ struct Tally {
     points: BTreeSet<String>,
     lost: u64,
     duplicated: u64,
+    false_alarms: u64,
     injected: u64,
     uncaught: u64,
     failed: Vec<u64>,
@@ -105,10 +108,12 @@ async fn run(world: &mut World, plan: &Plan, folder: &Path) -> Result<Findings> 
     if plan.stage == Stage::Roles {
         world.start_kafka().await?;
     }
-    let tables = Tables::new(world.engine_url(), &configured::database(plan.seed))?;
+    let database = configured::database(plan.seed);
+    let tables = Tables::new(world.engine_url(), &database)?;
     let mut cast = Cast::start(world, plan, folder).await?;
     let driver = Driver::new(cast.ingest_url.clone(), configured::KEY)?;
-    let outcome = play(world, plan, &mut cast, &driver, &tables).await;
+    let ledger = Ledger::new(world.engine_url(), &database, &cast.admin_url)?;
+    let outcome = play(world, &mut cast, &driver, &tables, &ledger).await;
     cast.end().await?;
     let findings = outcome?;
     tables.drop().await?;
@@ -117,11 +122,12 @@ async fn run(world: &mut World, plan: &Plan, folder: &Path) -> Result<Findings> 
 
 async fn play(
     world: &World,
-    plan: &Plan,
     cast: &mut Cast,
     driver: &Arc<Driver>,
     tables: &Tables,
+    ledger: &Ledger,
 ) -> Result<Findings> {
+    let plan = cast.plan.clone();
     let sending = tokio::spawn(Arc::clone(driver).run(plan.seed, plan.load));
     for (moment, trouble) in &plan.troubles {
         while driver.answered() < *moment && !sending.is_finished() {
@@ -133,7 +139,7 @@ async fn play(
     let last = driver.close(plan.seed, CLOSING_EVENTS).await?;
     let stored = tables.until_stored(&last).await;
     let (acknowledged, sent) = driver.books(|books| (books.acknowledged.clone(), books.sent.clone()));
-    let mut findings = tables.compare(&acknowledged, &sent).await?;
+    let mut findings = tables.compare(&acknowledged, &sent, ledger).await?;
     if let Err(stuck) = stored {
         findings.wrong.push(format!("{stuck:#}"));
     }
@@ -167,25 +173,33 @@ impl Tally {
     fn judge(&mut self, findings: Findings, has_defect: bool) -> Option<String> {
         if has_defect {
             self.injected += 1;
-            self.uncaught += u64::from(findings.is_clean());
-            return findings.is_clean().then(|| "a defect was not caught".to_owned());
+            let problem = match (findings.told.standing, findings.is_clean()) {
+                (0, _) => "the ledger did not tell of a defect",
+                (1.., true) => "a defect had no effect that the clients see",
+                (1.., false) => return None,
+            };
+            self.uncaught += 1;
+            return Some(problem.to_owned());
         }
         self.lost += findings.lost.len() as u64;
         self.duplicated += findings.duplicated;
-        (!findings.is_clean()).then(|| {
-            let Findings { lost, duplicated, wrong, .. } = findings;
+        self.false_alarms += findings.told.alarms();
+        let is_good = findings.is_clean() && findings.told.alarms() == 0 && findings.told.wrong.is_empty();
+        (!is_good).then(|| {
+            let Findings { lost, duplicated, told, wrong, .. } = findings;
             let example = lost.first().map(|id| format!(" (one is {id})")).unwrap_or_default();
-            format!("lost {}{example}, duplicated {duplicated}, {}", lost.len(), wrong.join("; "))
+            let (lost, alarms) = (lost.len(), told.alarms());
+            let wrong = [wrong, told.wrong].concat().join("; ");
+            format!("lost {lost}{example}, duplicated {duplicated}, alarms {alarms}; {wrong}")
         })
     }
 
     fn line(&self) -> String {
-        let Self { runs, events, points, lost, duplicated, injected, uncaught, failed } = self;
+        let Self { runs, events, points, lost, duplicated, false_alarms, injected, uncaught, failed } = self;
         let failures = if failed.is_empty() { String::new() } else { format!("failed seeds {failed:?}\n") };
-        // Alarms are the ledger's; nothing here asks it yet.
         format!(
             "{failures}runs {runs} events {events} failpoints {} of {} lost {lost} duplicated {duplicated} \
-             false-alarms unknown injected {injected} uncaught {uncaught}",
+             false-alarms {false_alarms} injected {injected} uncaught {uncaught}",
             points.len(),
             Point::value_variants().len()
         )

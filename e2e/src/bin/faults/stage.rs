@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tokio::process::Command;
 
 use crate::configured::Configured;
+use crate::ledger;
 use crate::plan::{Plan, Stage, Target, Trouble};
 use crate::proxy::Proxy;
 use crate::role::Role;
@@ -16,6 +17,8 @@ use crate::world::{World, free_port, to_log};
 
 /// Session time-out of the workers: short, so that a process can be stopped beyond it within a run of seconds.
 const SESSION_S: &str = "2";
+/// An address that nobody needs to know.
+const ANY_PORT: &str = "127.0.0.1:0";
 /// How long a second worker stays.
 const GUEST_STAYS: Duration = Duration::from_millis(1_500);
 /// Time in which ingest gives the brokers up and spills.
@@ -25,7 +28,7 @@ const AWAY: Duration = Duration::from_millis(500);
 
 /// The running processes.
 pub(crate) struct Cast {
-    plan: Plan,
+    pub(crate) plan: Plan,
     folder: PathBuf,
     world_programs: BTreeMap<&'static str, PathBuf>,
     environment: Vec<(String, String)>,
@@ -34,6 +37,8 @@ pub(crate) struct Cast {
     worker: Option<Role>,
     /// Where events go in.
     pub(crate) ingest_url: String,
+    /// Where the worker, or the one process there is, tells its metrics.
+    pub(crate) admin_url: String,
     _proxy: Proxy,
 }
 
@@ -55,19 +60,27 @@ impl Cast {
         });
         let proxy = Proxy::start(world.engine_url(), inserts.flatten()).await;
         let configured = Configured::new(world, plan, folder).await?;
-        let port = free_port()?;
-        let ingest = format!("127.0.0.1:{port}");
+        let ingest = format!("127.0.0.1:{}", free_port()?);
+        let admin = format!("127.0.0.1:{}", free_port()?);
         let programs = BTreeMap::from([
             ("dataplane", world.built("millrace-dataplane")),
             ("shim", world.built("libmillrace_fsync_shim.so")),
         ]);
-        let mut environment = vec![("MILLRACE_CLICKHOUSE_URL".to_owned(), proxy.url.clone())];
+        let clickhouse = ("MILLRACE_CLICKHOUSE_URL".to_owned(), proxy.url.clone());
+        let mut environment = vec![clickhouse, ("MILLRACE_CLOCK".to_owned(), ledger::clock())];
         environment.extend(configured.environment());
         let first = match plan.stage {
-            Stage::Embedded => standalone(folder, &ingest),
+            Stage::Embedded => standalone(folder, &ingest, &admin),
             Stage::Roles => {
                 let data = folder.join("data").display().to_string();
-                let arguments = ["--ingest-listen", ingest.as_str(), "--data-dir", data.as_str()];
+                let arguments = [
+                    "--admin-listen",
+                    ANY_PORT,
+                    "--ingest-listen",
+                    ingest.as_str(),
+                    "--data-dir",
+                    data.as_str(),
+                ];
                 role("ingest", Some(Target::Ingest), &arguments)
             }
         };
@@ -80,6 +93,7 @@ impl Cast {
             first,
             worker,
             ingest_url: format!("http://{ingest}"),
+            admin_url: format!("http://{admin}"),
             _proxy: proxy,
         };
         let start = |part: Part| -> Result<Role> {
@@ -88,7 +102,7 @@ impl Cast {
         };
         let worker = match plan.stage {
             Stage::Embedded => None,
-            Stage::Roles => Some(start(worker(folder, "worker-0", Some(Target::Worker)))?),
+            Stage::Roles => Some(start(worker(folder, "worker-0", Some(Target::Worker), &admin))?),
         };
         Ok(cast(start(first)?, worker))
     }
@@ -109,7 +123,7 @@ impl Cast {
                         &self.folder,
                         &self.world_programs,
                         &self.environment,
-                        worker(&self.folder, "worker-1", None),
+                        worker(&self.folder, "worker-1", None, ANY_PORT),
                     )?;
                     let guest = Role::start(commands, self.plan.pause);
                     tokio::time::sleep(GUEST_STAYS).await;
@@ -178,11 +192,11 @@ impl Cast {
     }
 }
 
-fn standalone(folder: &Path, ingest: &str) -> Part {
+fn standalone(folder: &Path, ingest: &str, admin: &str) -> Part {
     let path = |name| folder.join(name).display().to_string();
     let mut arguments =
         vec!["standalone".to_owned(), path("manifests"), "--data-dir".to_owned(), path("data")];
-    let listeners = [("ingest", ingest), ("gateway", "127.0.0.1:0"), ("admin", "127.0.0.1:0")];
+    let listeners = [("ingest", ingest), ("gateway", ANY_PORT), ("admin", admin)];
     arguments.extend(listeners.iter().flat_map(|(name, at)| [format!("--{name}-listen"), (*at).to_owned()]));
     // All failpoints are in this one process.
     Part { name: "standalone", target: None, arguments }
@@ -190,14 +204,14 @@ fn standalone(folder: &Path, ingest: &str) -> Part {
 
 fn role(name: &'static str, target: Option<Target>, more: &[&str]) -> Part {
     let command = name.split('-').next().unwrap_or(name);
-    let fixed = [command, "--pod", name, "--admin-listen", "127.0.0.1:0"];
+    let fixed = [command, "--pod", name];
     let arguments = fixed.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
     Part { name, target, arguments }
 }
 
-fn worker(folder: &Path, name: &'static str, target: Option<Target>) -> Part {
+fn worker(folder: &Path, name: &'static str, target: Option<Target>, admin: &str) -> Part {
     let data = folder.join(name).display().to_string();
-    role(name, target, &["--data-dir", &data, "--kafka-session-seconds", SESSION_S])
+    role(name, target, &["--admin-listen", admin, "--data-dir", &data, "--kafka-session-seconds", SESSION_S])
 }
 
 /// The command of each life of a process.

@@ -1,4 +1,4 @@
-//! The books of the clients and the tables of ClickHouse in, what is wrong out.
+//! The books of the clients, the tables of ClickHouse and what the ledger told in, what is wrong out.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use uuid::Uuid;
 
 use crate::driver::PATIENCE;
+use crate::ledger::{Ledger, Told};
 
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -25,11 +26,14 @@ pub(crate) struct Findings {
     pub(crate) events: u64,
     pub(crate) lost: Vec<Uuid>,
     pub(crate) duplicated: u64,
+    /// What the ledger told.
+    pub(crate) told: Told,
     /// Rows that nobody sent, rollups that differ from a recount: in words.
     pub(crate) wrong: Vec<String>,
 }
 
 impl Findings {
+    /// Whether tables and clients agree, without the ledger.
     pub(crate) fn is_clean(&self) -> bool {
         self.lost.is_empty() && self.duplicated == 0 && self.wrong.is_empty()
     }
@@ -64,7 +68,10 @@ impl Tables {
         &self,
         acknowledged: &BTreeSet<Uuid>,
         sent: &BTreeSet<Uuid>,
+        ledger: &Ledger,
     ) -> Result<Findings> {
+        // By then everything has arrived, also what should not have.
+        let standing = ledger.until_compared().await?;
         let rows =
             self.ask(&format!("SELECT toString(event_id) FROM {}.events FORMAT TSV", self.database)).await?;
         let rows =
@@ -74,6 +81,7 @@ impl Tables {
             events: acknowledged.len() as u64,
             lost: acknowledged.difference(&stored).copied().collect(),
             duplicated: (rows.len() - stored.len()) as u64,
+            told: ledger.told(standing, &stored).await?,
             wrong: Vec::new(),
         };
         let strange = stored.difference(sent).count();
