@@ -202,12 +202,14 @@ impl<'a> Session<'a> {
     /// Takes in what the topic has to tell.
     async fn poll(&mut self) -> Result<(), ReconcileError> {
         let read = ReadLimits { wait_max: failpoint::pause(READ.wait_max), ..READ };
-        match self.consumer.next(read).await.map_err(self.of.during("read its topic"))? {
+        let polled = self.consumer.next(read).await.map_err(self.of.during("read its topic"))?;
+        // Of what is just assigned nothing was read yet.
+        let is_new = matches!(polled, Polled::Assigned(_));
+        match polled {
             Polled::Assigned(assigned) => {
                 assigned.iter().for_each(|one| self.open.assign(one.partition.partition));
                 // Who compared before may have seen differences that this process did not.
                 (self.recorded, self.watch) = (None, Watch::default());
-                self.show_open(None);
             }
             Polled::Revoked(revoked) => {
                 revoked.iter().for_each(|one| self.open.revoke(one.partition));
@@ -215,15 +217,13 @@ impl<'a> Session<'a> {
                 if !self.open.is_ours() {
                     self.of.standing.set(&self.of.app, None);
                     self.show(None);
-                    self.show_open(None);
                 }
             }
-            Polled::Records(of, records) => {
-                self.open.take(of.partition, &records);
-                self.show_open(Some(&self.open));
-            }
-            Polled::Idle => self.show_open(self.open.is_ours().then_some(&self.open)),
+            Polled::Records(of, records) => self.open.take(of.partition, &records),
+            Polled::Idle => {}
         }
+        let open = (self.open.is_ours() && !is_new).then(|| self.open.count());
+        record::show_open(&self.of.metrics, &self.of.app, open);
         Ok(())
     }
 
@@ -373,13 +373,7 @@ impl<'a> Session<'a> {
         }
         let recorded = self.recorded.clone();
         self.show(recorded.as_ref());
-        self.show_open(Some(&self.open));
         Ok(())
-    }
-
-    /// `None` while nothing of the topic was read.
-    fn show_open(&self, open: Option<&OpenMinutes>) {
-        record::show_open(&self.of.metrics, &self.of.app, open.map(OpenMinutes::count));
     }
 
     fn show(&self, recorded: Option<&BTreeMap<Place, Sum>>) {
@@ -424,8 +418,7 @@ impl Reconciler {
         sql: &'static str,
         params: [(&'static str, Param); N],
     ) -> Result<Vec<Row>, LookError> {
-        let mut params = params.map(|(name, value)| (name, value.to_text())).to_vec();
-        params.push(("database", Param::Identifier(database.to_owned()).to_text()));
+        let params = query::on_database(database, params);
         let read = self.store.rows(Question { sql, params: &params }, QueryLimits::default()).await;
         read.map_err(|source| LookError::Store { source })
     }

@@ -117,6 +117,15 @@ impl Sample {
     }
 }
 
+/// Parameters of a statement that is asked of a database by its name, without a [`Scope`].
+pub fn on_database<const N: usize>(
+    database: &str,
+    params: [(&'static str, Param); N],
+) -> Vec<(&'static str, String)> {
+    let database = ("database", Param::Identifier(database.to_owned()));
+    params.into_iter().chain([database]).map(|(name, value)| (name, value.to_text())).collect()
+}
+
 /// The statement for the first minutes of `from..to` of which anything was counted.
 pub fn minutes_statement(
     scope: Scope<'_>,

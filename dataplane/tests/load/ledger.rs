@@ -18,8 +18,7 @@ use crate::fixture::{Fixture, event_id};
 const MINUTE: i64 = 30_000_000;
 
 async fn rows<const N: usize>(fixture: &Fixture, sql: &str, params: [(&'static str, Param); N]) -> Vec<Row> {
-    let mut params = params.map(|(name, value)| (name, value.to_text())).to_vec();
-    params.push(("database", fixture.database.clone()));
+    let params = ledger::on_database(&fixture.database, params);
     engine::store().rows(Question { sql, params: &params }, QueryLimits::default()).await.unwrap()
 }
 

@@ -102,9 +102,9 @@ impl Sources<'_> {
     /// What the ledger and the table say.
     pub(super) async fn minutes(&self, span: Span) -> Result<BTreeMap<i64, Minute>, AuditError> {
         let shape = |source| AuditError::Shape { source };
-        let counted: Vec<Row> = self.rows(query::SQL_COUNTED, &params(span)).await?;
+        let counted: Vec<Row> = self.rows(query::SQL_COUNTED, &self.params(span.params())).await?;
         let mut minutes = query::counted(counted).map_err(shape)?;
-        let stored: Vec<Row> = self.rows(query::SQL_STORED, &params(span)).await?;
+        let stored: Vec<Row> = self.rows(query::SQL_STORED, &self.params(span.params())).await?;
         query::stored(stored, &mut minutes).map_err(shape)?;
         Ok(minutes)
     }
@@ -117,7 +117,7 @@ impl Sources<'_> {
             at: i64,
             rows: u64,
         }
-        let rows: Vec<Columns> = self.rows(SQL_STORED, &params(span)).await?;
+        let rows: Vec<Columns> = self.rows(SQL_STORED, &self.params(span.params())).await?;
         Ok(rows.into_iter().map(|row| (row.event_id, (row.at, row.rows))).collect())
     }
 
@@ -126,7 +126,8 @@ impl Sources<'_> {
         let mut found: HashMap<Uuid, Elsewhere> = HashMap::new();
         for some in event_ids.chunks(IDS_MAX) {
             let quoted: Vec<String> = some.iter().map(|event_id| format!("'{event_id}'")).collect();
-            let params = [("ids", format!("[{}]", quoted.join(",")))];
+            let mut params = self.params([]);
+            params.push(("ids", format!("[{}]", quoted.join(","))));
             for Id { event_id } in self.rows(SQL_STORED_ELSEWHERE, &params).await? {
                 found.entry(event_id).or_default().stored = true;
             }
@@ -137,26 +138,23 @@ impl Sources<'_> {
         Ok(found)
     }
 
+    fn params<const N: usize>(&self, params: [(&'static str, Param); N]) -> Vec<(&'static str, String)> {
+        query::on_database(&self.app.config.storage.database, params)
+    }
+
     async fn rows<T: serde::de::DeserializeOwned>(
         &self,
         sql: &str,
         params: &[(&str, String)],
     ) -> Result<Vec<T>, AuditError> {
-        let database = Param::Identifier(self.app.config.storage.database.clone()).to_text();
-        let mut all = params.to_vec();
-        all.push(("database", database));
         let limits = QueryLimits {
             result_rows_max: RECORDS_MAX as u64,
             result_bytes_max: 256 << 20,
             ..QueryLimits::default()
         };
-        let read = self.store.rows(Question { sql, params: &all }, limits).await;
+        let read = self.store.rows(Question { sql, params }, limits).await;
         read.map_err(|source| AuditError::Store { source })
     }
-}
-
-fn params(span: Span) -> Vec<(&'static str, String)> {
-    span.params().map(|(name, value)| (name, value.to_text())).to_vec()
 }
 
 /// Takes a record in, if it was accepted in the span and is no replay.

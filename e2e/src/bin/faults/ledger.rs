@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use millrace_dataplane::ledger::balance::{Closing, Minute, Verdict};
 use millrace_dataplane::ledger::sum::Sum;
+use millrace_dataplane::query::Row;
 use millrace_dataplane::query::ledger::{self as query, Span};
-use millrace_dataplane::query::{Param, Row};
 use millrace_dataplane::record::event_hash;
 use millrace_dataplane::store::{ClickHouse, QueryLimits, Question};
 use uuid::Uuid;
@@ -99,8 +99,7 @@ impl Ledger {
     }
 
     async fn ask(&self, sql: &str) -> Result<Vec<Row>> {
-        let mut params = SPAN.params().map(|(name, value)| (name, value.to_text())).to_vec();
-        params.push(("database", Param::Identifier(self.database.clone()).to_text()));
+        let params = query::on_database(&self.database, SPAN.params());
         let limits = QueryLimits { result_rows_max: ROWS_MAX, ..QueryLimits::default() };
         Ok(self.store.rows(Question { sql, params: &params }, limits).await?)
     }
