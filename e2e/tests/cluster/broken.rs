@@ -65,14 +65,11 @@ async fn what_a_rule_of_the_definition_forbids_is_refused_at_the_door() -> Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_kafka_the_app_says_so_and_recovers_without_touch() -> Result<()> {
     let story = Story::begin("kafka").await?;
-    story.back_end("kafka", "stop").await?;
-    let outcome = async {
+    let said = story.without("kafka", async || {
         story.apply(&app("shop", "{}")).await?;
         story.until("shop", "TopicsReady", "False", "Unreachable").await
-    }
-    .await;
-    story.back_end("kafka", "start").await?;
-    ensure!(outcome?.message.contains("9092"), "the endpoint is not named");
+    });
+    ensure!(said.await?.message.contains("9092"), "the endpoint is not named");
     story.ready("shop").await?;
     story.end().await
 }
@@ -80,14 +77,11 @@ async fn without_kafka_the_app_says_so_and_recovers_without_touch() -> Result<()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_clickhouse_the_app_says_so_and_recovers_without_touch() -> Result<()> {
     let story = Story::begin("house").await?;
-    story.back_end("engine", "stop").await?;
-    let outcome = async {
+    let said = story.without("engine", async || {
         story.apply(&app("shop", "{}")).await?;
         story.until("shop", "SchemaReady", "False", "Unreachable").await
-    }
-    .await;
-    story.back_end("engine", "start").await?;
-    ensure!(outcome?.message.contains("8123"), "the endpoint is not named");
+    });
+    ensure!(said.await?.message.contains("8123"), "the endpoint is not named");
     story.ready("shop").await?;
     story.end().await
 }

@@ -50,15 +50,21 @@ async fn the_policy_delete_removes_topics_tables_and_keys() -> Result<()> {
     story.ready("shop").await?;
     let key = story.secret("millrace-shop", "write-key").await?;
     story.delete("App", "shop").await?;
-    wait("the App to go", async || Ok(story.api("App")?.get_opt("shop").await?.is_none().then_some(())))
-        .await?;
-    ensure!(story.api("Secret")?.get_opt("millrace-shop").await?.is_none(), "the keys are still there");
+    gone(&story).await?;
     // A new one of that name begins with nothing.
     story.apply(DELETE).await?;
     story.ready("shop").await?;
     ensure!(story.secret("millrace-shop", "write-key").await? != key, "the old key came back");
     story.counts("shop", 0).await?;
     story.end().await
+}
+
+/// Waits until the App is gone, and its keys with it.
+async fn gone(story: &Story) -> Result<()> {
+    wait("the App to go", async || Ok(story.api("App")?.get_opt("shop").await?.is_none().then_some(())))
+        .await?;
+    ensure!(story.api("Secret")?.get_opt("millrace-shop").await?.is_none(), "the keys are still there");
+    Ok(())
 }
 
 /// Topics and databases that are left, once both back ends answer.
@@ -94,10 +100,7 @@ async fn without_kafka_a_deletion_waits_and_says_so_once_until_a_person_lets_it_
     let story = Story::begin("stuck").await?;
     story.apply(DELETE).await?;
     story.ready("shop").await?;
-    story.back_end("kafka", "stop").await?;
-    let outcome = stuck(&story).await;
-    story.back_end("kafka", "start").await?;
-    outcome?;
+    story.without("kafka", async || stuck(&story).await).await?;
     let (topics, tables) = wait("Kafka", async || left(&story).await.map(Some)).await?;
     ensure!(tables == 0, "{tables} tables were left behind");
     ensure!(topics > 5, "what was let go was removed after all: {topics} topics are left");
@@ -109,19 +112,14 @@ async fn without_clickhouse_a_deletion_waits_and_goes_on_by_itself() -> Result<(
     let story = Story::begin("waits").await?;
     story.apply(DELETE).await?;
     story.ready("shop").await?;
-    story.back_end("engine", "stop").await?;
-    let outcome = async {
+    let said = story.without("engine", async || {
         story.delete("App", "shop").await?;
         story.says("shop", "cannot remove the database").await
-    }
-    .await;
-    story.back_end("engine", "start").await?;
-    outcome?;
-    wait("the App to go", async || Ok(story.api("App")?.get_opt("shop").await?.is_none().then_some(())))
-        .await?;
+    });
+    said.await?;
+    gone(&story).await?;
     let behind = left(&story).await?;
     ensure!(behind == (0, 0), "{} topics and {} tables were left behind", behind.0, behind.1);
-    ensure!(story.api("Secret")?.get_opt("millrace-shop").await?.is_none(), "the keys are still there");
     story.end().await
 }
 
@@ -150,9 +148,7 @@ async fn stuck(story: &Story) -> Result<()> {
     story
         .patch("App", "shop", json!({"metadata": {"annotations": {"millrace.dev/skip-cleanup": "true"}}}))
         .await?;
-    wait("the App to go", async || Ok(story.api("App")?.get_opt("shop").await?.is_none().then_some(())))
-        .await?;
-    ensure!(story.api("Secret")?.get_opt("millrace-shop").await?.is_none(), "the keys are still there");
+    gone(story).await?;
     let events = story.list("Event").await?;
     let skipped: Vec<_> = events.iter().filter(|event| event["reason"] == "CleanupSkipped").collect();
     ensure!(skipped.len() == 1, "left behind is told by {} Events", skipped.len());

@@ -183,8 +183,20 @@ impl Story {
         self.plans.change(&text, Intent::Apply, patch).await
     }
 
-    /// Starts, stops or kills a back end of the test cluster. What the operator does then was in no plan.
-    pub(crate) async fn back_end(&self, name: &str, action: &str) -> Result<()> {
+    /// What happens while a back end of the test cluster does not run; it is started again whatever came of it.
+    pub(crate) async fn without<T>(
+        &self,
+        back_end: &str,
+        happens: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.back_end(back_end, "stop").await?;
+        let outcome = happens().await;
+        self.back_end(back_end, "start").await?;
+        outcome
+    }
+
+    /// Starts or stops a back end. What the operator does then was in no plan.
+    async fn back_end(&self, name: &str, action: &str) -> Result<()> {
         self.plans.unplanned().await?;
         let status = Command::new(root().join("e2e/cluster/service")).args([name, action]).status()?;
         ensure!(status.success(), "`e2e/cluster/service {name} {action}` ended with {status}");
@@ -264,12 +276,15 @@ impl Story {
         Ok(String::from_utf8(STANDARD.decode(value)?)?)
     }
 
-    /// Sends a batch of new events to the shared ingest with an App's generated key, and gives the answer's status.
-    pub(crate) async fn send(&self, app: &str, events: u64) -> Result<u16> {
-        let ingest = self.service_address("mr-shared-ingest", 8080).await?;
+    /// Sends new events to the shared ingest.
+    pub(crate) async fn send(&self, app: &str, events: usize) -> Result<u16> {
+        self.send_batch("shared", app, &batch(events)).await
+    }
+
+    /// Sends events to the ingest of a data plane with an App's generated key, and gives the answer's status.
+    pub(crate) async fn send_batch(&self, plane: &str, app: &str, batch: &[Value]) -> Result<u16> {
+        let ingest = self.service_address(&format!("mr-{plane}-ingest"), 8080).await?;
         let key = self.secret(&format!("millrace-{app}"), "write-key").await?;
-        let event = || json!({"event_id": uuid::Uuid::new_v4(), "event_type": "page_view", "user_id": "u"});
-        let batch: Vec<Value> = (0..events).map(|_| event()).collect();
         let request = self.http.post(format!("{ingest}/v1/events")).bearer_auth(key);
         Ok(request.json(&json!({"batch": batch})).send().await?.status().as_u16())
     }
@@ -314,6 +329,12 @@ impl Story {
         pods.sort();
         Ok(pods)
     }
+}
+
+/// So many new events.
+pub(crate) fn batch(events: usize) -> Vec<Value> {
+    let event = || json!({"event_id": uuid::Uuid::new_v4(), "event_type": "page_view", "user_id": "u"});
+    (0..events).map(|_| event()).collect()
 }
 
 /// What a condition says.
