@@ -59,6 +59,8 @@ pub mod reason {
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
     /// A volume is to grow, and a person has to grow it.
     pub const RESIZE_NEEDED: &str = "ResizeNeeded";
+    /// A pod that is not wanted any more stays, because something may wait on its volume.
+    pub const NOT_EMPTY: &str = "NotEmpty";
     /// Accepted and stored differ beyond the lag.
     pub const UNBALANCED: &str = "Unbalanced";
     /// This release does not do it yet.

@@ -11,6 +11,7 @@ mod pod;
 mod service;
 mod set;
 pub mod sizes;
+pub mod spills;
 pub mod volumes;
 
 use std::collections::BTreeMap;

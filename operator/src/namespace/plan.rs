@@ -27,7 +27,8 @@ use crate::fields::owners::others_count_pods;
 use crate::installation::Installation;
 use crate::kind::Kind;
 use crate::plan::{Plan, Step};
-use crate::workloads::sizes::{self, CountedBy, Size};
+use crate::workloads::sizes::{self, Count, CountedBy, Size};
+use crate::workloads::spills::{self, Empty};
 use crate::workloads::{self, DataPlane, Intended, KINDS, anchor, volumes};
 
 /// Random bytes of each generated key and token.
@@ -180,6 +181,9 @@ impl Plane<'_> {
         if let Some(set) = found(Kind::StatefulSet) {
             // It cannot change; the Apps say where it is not as wanted.
             size.volume = size.volume.map(|wanted| volumes::of_set(set).unwrap_or(wanted));
+            if role == Role::Ingest {
+                size = self.past_spills(size, set);
+            }
         }
         if let Some(workload) = found(Kind::Deployment) {
             let pods = workload.data["spec"]["replicas"].as_u64().and_then(|pods| u32::try_from(pods).ok());
@@ -190,6 +194,24 @@ impl Plane<'_> {
             size.count = size.count.beside(pods, counted_by);
         }
         size
+    }
+
+    /// Pods whose volumes may hold something stay, and the set with them. The Apps say so.
+    fn past_spills(&self, size: Size, set: &DynamicObject) -> Size {
+        let empty = Empty::of(self.gathered.pods.iter().filter_map(|pod| pod.said.as_ref()));
+        match (size.count, &size.volume) {
+            (Count::Fixed(wanted), Some(_)) => {
+                let kept = empty.in_the_way(set, wanted).map_or(wanted, |pod| pod.kept);
+                Size { count: Count::Fixed(kept), ..size }
+            }
+            // Without a spill they are no set any more; it goes as a whole.
+            _ => match empty.in_the_way(set, 0) {
+                Some(_) => {
+                    Size { count: Count::Fixed(spills::pods(set)), volume: volumes::of_set(set), ..size }
+                }
+                None => size,
+            },
+        }
     }
 }
 

@@ -393,6 +393,31 @@ async fn a_bad_integration_is_left_out_and_named() {
 }
 
 #[tokio::test]
+async fn a_pod_that_stays_for_what_it_holds_is_told() {
+    let mut world = World::running(json!({})).await;
+    let claim = json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}});
+    let spec = json!({"replicas": 3, "volumeClaimTemplates": [claim]});
+    world.put(Kind::StatefulSet, "default", "mr-shared-ingest", json!({"spec": spec}));
+    world.settle().await;
+    world.expect("VolumesReady", "False", "NotEmpty", "keeps 3 pods though none with a spill is wanted");
+    let mut installation = (*world.context.installation).clone();
+    installation.dataplane.ingest =
+        serde_json::from_value(json!({"replicas": 1, "spill": {"size": "1Gi"}})).unwrap();
+    world.context.installation = std::sync::Arc::new(installation);
+    world.settle().await;
+    world.expect("VolumesReady", "False", "NotEmpty", "pod `mr-shared-ingest-2` has not said");
+    world.expect("Ready", "True", "Ok", "");
+    world.put(
+        Kind::StatefulSet,
+        "default",
+        "mr-shared-ingest",
+        json!({"spec": {"replicas": 1, "volumeClaimTemplates": [claim]}}),
+    );
+    world.settle().await;
+    world.expect("VolumesReady", "True", "Ok", "");
+}
+
+#[tokio::test]
 async fn a_volume_that_is_not_as_wanted_is_told_with_the_way_out_and_the_app_stays_ready() {
     let mut world = World::running(json!({})).await;
     let set = |size: &str| {

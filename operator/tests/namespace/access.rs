@@ -200,6 +200,7 @@ async fn a_pod_that_refuses_is_quoted_and_a_pod_that_starts_does_not_make_ready_
         "mr-shared-worker-1",
         &pod,
         BTreeMap::from([("access".to_owned(), ScopeState { running, refused })]),
+        None,
     );
     world.settle().await;
     let (_, reason, message) = ready(&world, "team");

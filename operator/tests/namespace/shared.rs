@@ -200,10 +200,39 @@ async fn a_spill_that_is_given_up_turns_the_set_into_a_deployment() {
     world.app("big", dedicated(json!({"ingest": {"spill": {"size": "1Gi"}}})));
     world.settle().await;
     world.app("big", dedicated(json!({})));
-    world.settle().await;
+    for held in [7, 0] {
+        world.pod_with_spill("big", 0, 0);
+        world.pod_with_spill("big", 1, held);
+        world.settle().await;
+        let is_there = world.object(Kind::StatefulSet, "mr-big-ingest").is_some();
+        assert_eq!(is_there, held > 0, "with {held} bytes on a volume");
+    }
     assert_eq!(world.names(Kind::Deployment), ["mr-big-gateway", "mr-big-ingest"]);
     assert_eq!(world.names(Kind::StatefulSet), ["mr-big-worker"]);
     assert!(world.object(Kind::Service, "mr-big-ingest-pods").is_none());
+}
+
+#[tokio::test]
+async fn ingest_shrinks_only_past_pods_with_nothing_on_their_volumes() {
+    let world = World::new();
+    let with_pods = |count: u32| {
+        let ingest = json!({"replicas": count, "spill": {"size": "1Gi"}});
+        world.app("big", dedicated(json!({"ingest": ingest})));
+    };
+    let pods = || world.object(Kind::StatefulSet, "mr-big-ingest").unwrap()["spec"]["replicas"].clone();
+    with_pods(4);
+    world.settle().await;
+    with_pods(1);
+    world.settle().await;
+    assert_eq!(pods(), 4, "nobody said anything yet");
+    for (held, expected) in [([0, 5, 0, 0], 2), ([5, 0, 0, 0], 1)] {
+        (0..).zip(held).for_each(|(number, bytes)| world.pod_with_spill("big", number, bytes));
+        world.settle().await;
+        assert_eq!(pods(), expected, "{held:?}");
+    }
+    with_pods(3);
+    world.settle().await;
+    assert_eq!(pods(), 3, "growing waits for nobody");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use kube::core::DynamicObject;
 use millrace_crds::labels;
 use millrace_crds::names::AppId;
 use millrace_crds::resolved::{Credentials, Resolved, Role, Sensitive};
-use millrace_crds::state::{PodState, RunningRevision, ScopeState};
+use millrace_crds::state::{PodState, RunningRevision, ScopeState, SpillState};
 use millrace_operator::cluster::ObjectKey;
 use millrace_operator::cluster::memory::{Memory, Write};
 use millrace_operator::context::{Accounts, Context, Next, ReconcileError};
@@ -118,26 +118,43 @@ impl World {
 
     /// A pod of a role, as its workload's controller would have made it, that runs these sequences.
     pub(crate) fn pod(&self, plane: &str, role: Role, scopes: &[(&str, i64)]) {
-        let name = format!("{}-0", labels::role_object(plane, role));
-        let labels = json!({
-            labels::MANAGED_BY: labels::MANAGER, labels::NAME: labels::PRODUCT,
-            labels::DATA_PLANE: plane, labels::COMPONENT: role.as_str(),
-        });
-        let pod = self.put(Kind::Pod, &name, &json!({"metadata": {"labels": labels}}));
         let scopes = scopes.iter().map(|(scope, sequence)| {
             let running = RunningRevision { sequence: *sequence, hash: String::new() };
             ((*scope).to_owned(), ScopeState { running: Some(running), refused: None })
         });
-        self.says(&name, &pod, scopes.collect());
+        let name = format!("{}-0", labels::role_object(plane, role));
+        let pod = self.pod_of(plane, role, &name);
+        self.says(&name, &pod, scopes.collect(), None);
     }
 
-    pub(crate) fn says(&self, name: &str, pod: &DynamicObject, scopes: BTreeMap<String, ScopeState>) {
+    /// A pod of a set of ingest that says how many bytes wait on its volume.
+    pub(crate) fn pod_with_spill(&self, plane: &str, number: u32, bytes: u64) {
+        let name = format!("{}-{number}", labels::role_object(plane, Role::Ingest));
+        let pod = self.pod_of(plane, Role::Ingest, &name);
+        self.says(&name, &pod, BTreeMap::new(), Some(SpillState { bytes, ..SpillState::default() }));
+    }
+
+    fn pod_of(&self, plane: &str, role: Role, name: &str) -> Arc<DynamicObject> {
+        let labels = json!({
+            labels::MANAGED_BY: labels::MANAGER, labels::NAME: labels::PRODUCT,
+            labels::DATA_PLANE: plane, labels::COMPONENT: role.as_str(),
+        });
+        self.put(Kind::Pod, name, &json!({"metadata": {"labels": labels}}))
+    }
+
+    pub(crate) fn says(
+        &self,
+        name: &str,
+        pod: &DynamicObject,
+        scopes: BTreeMap<String, ScopeState>,
+        spill: Option<SpillState>,
+    ) {
         let role = Role::ALL.into_iter().find(|role| name.contains(role.as_str())).unwrap();
         let format_max = serde_json::from_value(json!("v1")).unwrap();
         let version = "0.1.0".to_owned();
         let uid = pod.metadata.uid.clone().unwrap();
         let (pod, ledger) = (name.to_owned(), BTreeMap::new());
-        let said = Ok(PodState { pod, role, version, format_max, ready: true, scopes, spill: None, ledger });
+        let said = Ok(PodState { pod, role, version, format_max, ready: true, scopes, spill, ledger });
         let report = Report { uid, at: self.now, said };
         self.reports.keep(NAMESPACE, name, report);
     }
