@@ -21,6 +21,8 @@ const ROUNDS: u64 = 20;
 const SENDERS: u64 = 4;
 /// Events per request.
 const BATCH: usize = 25;
+/// The stages events pass, and the partitions each of them reads where the App says nothing of them.
+const STAGES: [(&str, usize); 2] = [("process", 4), ("load", 2)];
 /// Seed of the moments and ids; printed, so that a failure can be repeated.
 const SEED: u64 = 20_261_122;
 
@@ -99,6 +101,12 @@ async fn send_until(seed: u64, process: Arc<Process>, books: Arc<Mutex<Books>>, 
     }
 }
 
+/// What the metrics say of the lag of a stage, a line for each partition.
+fn lags(metrics: &str, stage: &str) -> Vec<String> {
+    let of_stage = format!("millrace_consumer_lag_records{{group=\"millrace.default.shop.{stage}\",");
+    metrics.lines().filter(|line| line.starts_with(&of_stage)).map(str::to_owned).collect()
+}
+
 async fn compare(process: &Process, books: &Books) -> Result<()> {
     let database = "millrace_default__shop";
     // Everything acknowledged is there …
@@ -107,15 +115,16 @@ async fn compare(process: &Process, books: &Books) -> Result<()> {
         Ok((stored.parse::<usize>()? >= books.acknowledged.len()).then_some(()))
     })
     .await?;
-    // … and the log is empty, so that nothing is still on its way.
-    wait_for("the lag to be zero", async || {
-        let metrics = process.admin("/metrics").await?;
-        let mut lags =
-            metrics.lines().filter(|line| line.starts_with("millrace_consumer_lag_records{")).peekable();
-        let known = lags.peek().is_some();
-        Ok((known && lags.all(|line| line.ends_with(" 0"))).then_some(()))
-    })
-    .await?;
+    // … and neither stage has anything left, so that nothing is still on its way.
+    for (stage, partitions) in STAGES {
+        wait_for(&format!("the lag of `{stage}` to be zero"), async || {
+            let lags = lags(&process.admin("/metrics").await?, stage);
+            let is_zero = lags.len() == partitions && lags.iter().all(|lag| lag.ends_with(" 0"));
+            ensure!(is_zero, "{}", lags.join("\n"));
+            Ok(Some(()))
+        })
+        .await?;
+    }
     let rows = process.sql(&format!("SELECT toString(event_id) FROM {database}.events FORMAT TSV")).await?;
     let rows: Vec<Uuid> = rows.lines().map(str::parse).collect::<Result<_, _>>()?;
     let stored: BTreeSet<Uuid> = rows.iter().copied().collect();

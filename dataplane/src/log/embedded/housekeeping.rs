@@ -1,4 +1,4 @@
-//! What happens from time to time: retention, and the metrics nobody else is there to set.
+//! What happens from time to time: retention, and how much of the disk the log takes.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log::LogError;
 use crate::log::embedded::Inner;
-use crate::log::local::chunk::PartitionId;
-use crate::log::local::{self, Store, lock};
+use crate::log::local;
 
 /// Longest time until the space of removed chunks is given back although hardly anything new is written.
 const RECLAIM_AFTER: Duration = Duration::from_secs(3600);
@@ -37,7 +36,7 @@ pub(super) async fn run(inner: &Inner, stop: &CancellationToken) {
             );
             space
         });
-        report(inner, now);
+        report(inner);
     }
 }
 
@@ -69,50 +68,8 @@ fn reclaim(inner: &Inner, space: Space) -> Result<Space, fjall::Error> {
     })
 }
 
-fn report(inner: &Inner, now: i64) {
+fn report(inner: &Inner) {
     if let Ok(bytes) = inner.store.disk_bytes() {
         inner.metrics.log_disk_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
-    for lag in lags(inner) {
-        let labels = [&*lag.group, &*lag.topic, &*lag.partition];
-        inner.metrics.consumer_lag_records.with_label_values(&labels).set(lag.records);
-        let age_ms = lag.oldest_appended_at.map_or(0, |oldest| now.saturating_sub(oldest).max(0));
-        inner.metrics.consumer_lag_milliseconds.with_label_values(&labels).set(age_ms);
-    }
-}
-
-/// How far a group is behind in a partition.
-struct Lag {
-    group: String,
-    topic: String,
-    partition: String,
-    records: i64,
-    /// Time of the oldest record not yet consumed; `None` when there is none.
-    oldest_appended_at: Option<i64>,
-}
-
-fn lags(inner: &Inner) -> Vec<Lag> {
-    let behind: Vec<(Lag, PartitionId, u64, u64)> = {
-        let state = lock(&inner.state);
-        let positions = state.positions().map(|(key, committed)| {
-            let partition = state.partition(key.of);
-            let next = committed.offset.max(partition.low);
-            let lag = Lag {
-                group: key.group.to_string(),
-                topic: state.topic_of(key.of).info.name.to_string(),
-                partition: key.of.partition.to_string(),
-                records: i64::try_from(partition.high.saturating_sub(next)).unwrap_or(i64::MAX),
-                oldest_appended_at: None,
-            };
-            (lag, key.of, partition.low, next)
-        });
-        positions.collect()
-    };
-    let with_age = behind.into_iter().map(|(lag, of, low, next)| {
-        let oldest = if lag.records > 0 { inner.store.chunk_holding(of, low, next) } else { Ok(None) };
-        // A chunk that cannot be read is reported by who needs its records.
-        let oldest_appended_at = oldest.ok().flatten().map(|chunk| chunk.appended_at);
-        Lag { oldest_appended_at, ..lag }
-    });
-    with_age.collect()
 }

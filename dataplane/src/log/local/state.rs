@@ -296,11 +296,6 @@ impl State {
         self.positions.insert(key, committed);
     }
 
-    /// Every position.
-    pub(crate) fn positions(&self) -> impl Iterator<Item = (&PositionKey, &Committed)> {
-        self.positions.iter()
-    }
-
     /// Groups that read a partition now or did before, each with its next offset.
     pub(crate) fn readers(&self, of: PartitionId) -> Vec<(Arc<str>, u64)> {
         let committed = self.positions.iter().filter(|(key, _)| key.of == of);
