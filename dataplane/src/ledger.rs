@@ -3,8 +3,9 @@
 //! twice do not look like none.
 //!
 //! [`book`] counts at ingest and [`keeper`] writes that down; [`tally`] counts in process; [`balance`] compares what was
-//! counted of a minute, [`watch`] says which differences outlived the lag, [`reconcile`] does both in a worker and
-//! records what it finds, [`standing`] is what others are told of it. [`audit`] recounts from the stores.
+//! counted of a minute, [`watch`] says which differences outlived the lag, [`surge`] where many events were set aside,
+//! [`reconcile`] does all three in a worker and records what it finds, [`standing`] is what others are told of it.
+//! [`audit`] recounts from the stores.
 
 pub mod audit;
 pub mod balance;
@@ -14,5 +15,6 @@ mod passed;
 pub mod reconcile;
 pub mod standing;
 pub mod sum;
+pub mod surge;
 pub mod tally;
 pub mod watch;

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub ledger_breaches: IntGaugeVec,
     /// Minutes of the ledger that were not compared to the end, by `app`.
     pub ledger_open_minutes: IntGaugeVec,
+    /// Surges of dead letters that began, by `app`.
+    pub dead_letter_surges: IntCounterVec,
     /// When the ledger was last compared, in seconds since the epoch, by `app`.
     pub ledger_checked_seconds: IntGaugeVec,
     /// Starts of the engine child, by `cause`.
@@ -194,6 +196,11 @@ impl Metrics {
             ledger_open_minutes: make.gauges(
                 "ledger_open_minutes",
                 "Minutes of the ledger that were not compared to the end: they are not over, or something is on its way.",
+                &["app"],
+            )?,
+            dead_letter_surges: make.counters(
+                "dead_letter_surges_total",
+                "Minutes in which a surge of dead letters began.",
                 &["app"],
             )?,
             ledger_checked_seconds: make.gauges(

@@ -104,6 +104,17 @@ pub struct Fact {
     pub sum: Sum,
     /// The hash, where the kind is written one by one.
     pub hash: u64,
+    /// Rows of the table that were added up.
+    pub rows: u64,
+}
+
+/// How much of a minute is there. It grows with everything that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows of the ledger.
+    counted: u64,
+    /// Rows of the table of events.
+    stored: i64,
 }
 
 /// One ingest instance in one minute.
@@ -146,6 +157,8 @@ pub struct Minute {
     pub refused: BTreeMap<String, i64>,
     /// Differences on record: what was found and told, less what was resolved since.
     pub breached: BTreeMap<(String, Equation), Sum>,
+    /// Rows of the ledger that were added up.
+    pub rows: u64,
 }
 
 /// What can be said of a minute.
@@ -179,7 +192,8 @@ impl Verdict {
 impl Minute {
     /// Takes a row in.
     pub fn add(&mut self, fact: Fact) {
-        let Fact { instance, kind, reason, sum, hash } = fact;
+        let Fact { instance, kind, reason, sum, hash, rows } = fact;
+        self.rows += rows;
         match kind {
             LedgerKind::Acknowledged => self.of(instance).acknowledged += sum,
             LedgerKind::Unknown => {
@@ -204,6 +218,11 @@ impl Minute {
                 }
             }
         }
+    }
+
+    /// How much of it is there.
+    pub fn extent(&self) -> Extent {
+        Extent { counted: self.rows, stored: self.stored.count }
     }
 
     fn of(&mut self, instance: String) -> &mut Instance {

@@ -6,6 +6,7 @@
 //! the tables. The group's position stays before the first record of a minute that is not settled, so nothing is
 //! forgotten over a restart.
 
+mod alert;
 mod open;
 mod record;
 
@@ -22,7 +23,8 @@ use super::book::minute_of;
 use super::passed::{Ends, ends, has_passed};
 use super::standing::Standing;
 use super::sum::Sum;
-use super::watch::{Change, Looked, Watch};
+use super::surge::{self, QUIET_MINUTES, Surge};
+use super::watch::{self, Change, Looked, Watch};
 use crate::config::{App, Current};
 use crate::failpoint;
 use crate::load::target::Target;
@@ -34,6 +36,7 @@ use crate::query::ledger::{self as query, Sample, Span};
 use crate::query::{Param, QueryError, Row};
 use crate::store::{ClickHouse, QueryLimits, Question, StoreError};
 use crate::telemetry;
+use alert::Alert;
 use open::OpenMinutes;
 
 /// The last part of the name of the group.
@@ -156,7 +159,17 @@ struct Session<'a> {
     recorded: Option<BTreeMap<Place, Sum>>,
     looked: Option<Instant>,
     looked_again: Instant,
+    /// First minutes of surges of dead letters that were told.
+    surges_told: BTreeSet<i64>,
     is_store_away: bool,
+}
+
+/// What a look at the tables came to.
+struct Compared {
+    minutes: BTreeMap<i64, Minute>,
+    looked: Looked,
+    /// Surges of dead letters that begin in one of the minutes.
+    surges: Vec<Surge>,
 }
 
 impl<'a> Session<'a> {
@@ -183,6 +196,7 @@ impl<'a> Session<'a> {
             recorded: None,
             looked: None,
             looked_again: Instant::now(),
+            surges_told: BTreeSet::new(),
             is_store_away: false,
         })
     }
@@ -256,10 +270,9 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         match self.compare().await {
-            Ok((minutes, Looked { changes, waiting })) => {
+            Ok(compared) => {
                 self.is_store_away = false;
-                self.waiting = waiting;
-                self.carry_out(&minutes, changes, &ledger).await
+                self.carry_out(compared, &ledger).await
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_store_away, true) {
@@ -288,24 +301,27 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Reads what is due and says what changed. No difference is told that was not the same at the look before.
-    async fn compare(&mut self) -> Result<(BTreeMap<i64, Minute>, Looked), LookError> {
+    /// Reads what is due and says what changed.
+    async fn compare(&mut self) -> Result<Compared, LookError> {
         let mut due = self.due();
         if self.recorded.is_none() {
             let now = minute_of(failpoint::now());
             let shown = Span { from: now - SHOWN_DAYS * DAY_MINUTES, to: now + DAY_MINUTES };
             let rows = self.of.rows(&self.database, query::SQL_BREACHED, shown.params()).await?;
             let minutes = query::counted(rows).map_err(|source| LookError::Shape { source })?;
-            self.recorded = Some(places(&minutes));
+            self.recorded = Some(watch::recorded(&minutes));
         }
         if self.looked_again.elapsed() >= LOOK_AGAIN_EVERY {
             due.extend(self.recorded.iter().flatten().map(|(place, _)| place.minute));
             self.looked_again = Instant::now();
         }
-        let mut minutes = BTreeMap::new();
+        let (mut minutes, mut surges) = (BTreeMap::new(), Vec::new());
         for span in open::spans(&due, SPANS_MAX) {
-            let read = self.of.rows(&self.database, query::SQL_COUNTED, span.params()).await?;
+            // A surge may have begun before.
+            let counted = Span { from: span.from - QUIET_MINUTES, ..span };
+            let read = self.of.rows(&self.database, query::SQL_COUNTED, counted.params()).await?;
             let mut read = query::counted(read).map_err(|source| LookError::Shape { source })?;
+            surges.extend(due.iter().filter_map(|minute| surge::beginning(&read, *minute)));
             let stored = self.of.rows(&self.database, query::SQL_STORED, span.params()).await?;
             query::stored(stored, &mut read).map_err(|source| LookError::Shape { source })?;
             let rows_max = read.values().map(|minute| minute.stored.count).max().unwrap_or(0);
@@ -314,57 +330,31 @@ impl<'a> Session<'a> {
             query::repeated(repeated, &mut read).map_err(|source| LookError::Shape { source })?;
             minutes.extend(read.into_iter().filter(|(minute, _)| due.contains(minute)));
         }
-        let found = minutes.iter().flat_map(|(minute, counted)| {
-            let place =
-                |((instance, equation), missing)| (Place { minute: *minute, instance, equation }, missing);
-            counted.differences().into_iter().map(place)
-        });
-        let looked = self.watch.look(found.collect(), &places(&minutes));
-        Ok((minutes, looked))
+        let looked = self.watch.look(&minutes);
+        Ok(Compared { minutes, looked, surges })
     }
 
     /// Puts changes on record and lets go of what is settled, in this order: a minute is forgotten only when what was
     /// found about it is durable.
-    async fn carry_out(
-        &mut self,
-        minutes: &BTreeMap<i64, Minute>,
-        changes: Vec<Change>,
-        ledger: &Ends,
-    ) -> Result<(), ReconcileError> {
-        if !changes.is_empty() {
-            let now_ms = failpoint::now().as_millisecond();
-            let records = changes.iter().flat_map(|change| {
-                record::records(&self.of.app, change, &self.topics.ledger, &self.topics.alerts, now_ms)
-            });
-            let transaction = Transaction {
-                records: records.collect(),
-                positions: Vec::new(),
-                group: self.consumer.group(),
-            };
-            let committed = self.transactor.commit(transaction).await;
-            committed.map_err(self.of.during("record a difference"))?;
-            let recorded = self.recorded.get_or_insert_default();
-            for change in &changes {
-                record::tell(&self.of.app, change);
-                match change.missing.is_zero() {
-                    true => drop(recorded.remove(&change.place)),
-                    false => drop(recorded.insert(change.place.clone(), change.missing)),
-                }
-            }
-        }
+    async fn carry_out(&mut self, compared: Compared, ledger: &Ends) -> Result<(), ReconcileError> {
+        let Compared { minutes, looked: Looked { changes, waiting }, surges } = compared;
         let now = minute_of(failpoint::now());
-        for (minute, counted) in minutes.iter().filter(|(minute, _)| !self.waiting.contains(minute)) {
+        // One with nothing wrong may still wait for an instance that has to close it, or to be old.
+        let is_settled = |minute: &i64| {
             let is_on_record = changes.iter().any(|change| change.place.minute == *minute);
-            match counted.verdict(Closing::of(*minute, now)) {
-                // Nothing is wrong with it: it is looked at again when it is closed, or old.
-                Verdict::Pending if !is_on_record => self.open.wait_for_closing(*minute),
-                Verdict::Balanced
-                | Verdict::Unverified
-                | Verdict::Unclosed
-                | Verdict::Pending
-                | Verdict::Breached => self.open.settle(*minute, ledger),
-            }
-        }
+            let verdict = minutes[minute].verdict(Closing::of(*minute, now));
+            !waiting.contains(minute) && (is_on_record || verdict != Verdict::Pending)
+        };
+        let (settled, pending): (Vec<i64>, Vec<i64>) = minutes.keys().partition(|minute| is_settled(minute));
+        let is_news =
+            |surge: &Surge| settled.contains(&surge.minute) && !self.surges_told.contains(&surge.minute);
+        let surges: Vec<Surge> = surges.into_iter().filter(is_news).collect();
+        self.record(&changes, &surges).await?;
+        settled.iter().for_each(|minute| self.open.settle(*minute, ledger));
+        pending.iter().filter(|minute| !waiting.contains(minute)).for_each(|minute| {
+            self.open.wait_for_closing(*minute);
+        });
+        self.waiting = waiting;
         let positions = self.open.positions(&self.topics.ledger);
         if !positions.is_empty() {
             let committed = self.consumer.commit(positions.clone()).await;
@@ -376,6 +366,35 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Writes what was found, then tells it.
+    async fn record(&mut self, changes: &[Change], surges: &[Surge]) -> Result<(), ReconcileError> {
+        if changes.is_empty() && surges.is_empty() {
+            return Ok(());
+        }
+        let (app, now_ms) = (&self.of.app, failpoint::now().as_millisecond());
+        let of_changes = changes.iter().map(|change| Alert::of_change(app, change, now_ms));
+        let of_surges = surges.iter().map(|surge| Alert::of_surge(app, surge, now_ms));
+        let alerts: Vec<Alert> = of_changes.chain(of_surges).collect();
+        let rows = changes.iter().map(|change| record::row(change, &self.topics.ledger, now_ms));
+        let records = rows.chain(alerts.iter().map(|alert| alert.record(&self.topics.alerts))).collect();
+        let transaction = Transaction { records, positions: Vec::new(), group: self.consumer.group() };
+        let committed = self.transactor.commit(transaction).await;
+        committed.map_err(self.of.during("record what it found"))?;
+        alerts.iter().for_each(Alert::tell);
+        let recorded = self.recorded.get_or_insert_default();
+        for change in changes {
+            match change.missing.is_zero() {
+                true => drop(recorded.remove(&change.place)),
+                false => drop(recorded.insert(change.place.clone(), change.missing)),
+            }
+        }
+        self.of.metrics.dead_letter_surges.with_label_values(&[&app.to_string()]).inc_by(surges.len() as u64);
+        self.surges_told.extend(surges.iter().map(|surge| surge.minute));
+        let shown_since = minute_of(failpoint::now()) - SHOWN_DAYS * DAY_MINUTES;
+        self.surges_told = self.surges_told.split_off(&shown_since);
+        Ok(())
+    }
+
     fn show(&self, recorded: Option<&BTreeMap<Place, Sum>>) {
         let since = minute_of(failpoint::now()) - SHOWN_DAYS * DAY_MINUTES;
         record::show(&self.of.metrics, &self.of.app, recorded, since);
@@ -383,17 +402,6 @@ impl<'a> Session<'a> {
             self.of.standing.set(&self.of.app, Some(record::state(recorded, since)));
         }
     }
-}
-
-/// Every difference on record.
-fn places(minutes: &BTreeMap<i64, Minute>) -> BTreeMap<Place, Sum> {
-    let of_minute = |(minute, counted): (&i64, &Minute)| {
-        let place = |((instance, equation), sum): (&(String, _), &Sum)| {
-            (Place { minute: *minute, instance: instance.clone(), equation: *equation }, *sum)
-        };
-        counted.breached.iter().map(place).collect::<Vec<_>>()
-    };
-    minutes.iter().flat_map(of_minute).collect()
 }
 
 impl Reconciler {

@@ -17,7 +17,8 @@ use crate::record::LedgerKind;
 /// of its own, by which it is taken once. Hashes of unknown outcome are told one by one.
 pub const SQL_COUNTED: &str = "\
 SELECT toInt64(intDiv(toUnixTimestamp(minute), 60)) AS at, instance, kind, reason, \
-if(kind = 'unknown', hashes, 0) AS hash, sum(events) AS counted, sumWithOverflow(hashes) AS summed \
+if(kind = 'unknown', hashes, 0) AS hash, sum(events) AS counted, sumWithOverflow(hashes) AS summed, \
+count() AS rows \
 FROM (\
 SELECT minute, instance, kind, reason, any(count) AS events, any(sum) AS hashes \
 FROM {database:Identifier}.ledger \
@@ -54,7 +55,7 @@ GROUP BY at ORDER BY at";
 /// Minutes with differences on record, the newest first.
 pub const SQL_BREACHED: &str = "\
 SELECT toInt64(intDiv(toUnixTimestamp(minute), 60)) AS at, instance, kind, reason, toUInt64(0) AS hash, \
-sum(count) AS counted, sumWithOverflow(sum) AS summed \
+sum(count) AS counted, sumWithOverflow(sum) AS summed, count() AS rows \
 FROM {database:Identifier}.ledger \
 WHERE minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')} AND kind = 'breached' \
 GROUP BY at, instance, kind, reason HAVING counted != 0 OR summed != 0 ORDER BY at DESC LIMIT 1000";
@@ -172,12 +173,14 @@ pub fn counted(rows: Vec<Row>) -> Result<BTreeMap<i64, Minute>, QueryError> {
         counted: i64,
         #[serde(deserialize_with = "count")]
         summed: u64,
+        #[serde(deserialize_with = "count")]
+        rows: u64,
     }
     let mut minutes: BTreeMap<i64, Minute> = BTreeMap::new();
     for row in rows {
-        let Columns { at, instance, kind, reason, hash, counted, summed } = read(row)?;
+        let Columns { at, instance, kind, reason, hash, counted, summed, rows } = read(row)?;
         let sum = Sum { count: counted, hashes: summed };
-        minutes.entry(at).or_default().add(Fact { instance, kind, reason, sum, hash });
+        minutes.entry(at).or_default().add(Fact { instance, kind, reason, sum, hash, rows });
     }
     Ok(minutes)
 }

@@ -22,7 +22,8 @@ fn minutes(world: &World) -> BTreeMap<i64, Minute> {
     for (_, record) in world.log.records(&topic(TopicKind::Ledger)) {
         let row: LedgerRecord = serde_json::from_slice(&record.value).unwrap();
         let sum = Sum { count: row.count, hashes: row.sum };
-        let fact = Fact { instance: row.instance, kind: row.kind, reason: row.reason, sum, hash: row.sum };
+        let fact =
+            Fact { instance: row.instance, kind: row.kind, reason: row.reason, sum, hash: row.sum, rows: 1 };
         minutes.entry(row.minute).or_default().add(fact);
     }
     minutes

@@ -29,8 +29,14 @@ enum Loss {
 
 /// Waits until enough of the current minute is left.
 async fn early_in_a_minute() -> Result<()> {
+    early_in_a_minute_after(0).await.map(drop)
+}
+
+/// As [`early_in_a_minute`], of one that is later than another; says which.
+async fn early_in_a_minute_after(earlier: i64) -> Result<i64> {
     wait_for("the beginning of a minute", async || {
-        Ok((Timestamp::now().as_second() % 60 < LATEST_SECOND).then_some(()))
+        let now = Timestamp::now().as_second();
+        Ok((now / 60 > earlier && now % 60 < LATEST_SECOND).then_some(now / 60))
     })
     .await
 }
@@ -162,6 +168,45 @@ async fn tells(loss: Loss, equation: &str, missing: i64) -> Result<()> {
     let alerts = alerts(&bench).await?;
     ensure!(alerts.len() == 1, "told once: {alerts:?}");
     ensure!(alerts[0]["equation"] == equation && alerts[0]["missing"] == missing, "{alerts:?}");
+    Ok(())
+}
+
+/// A release forgets a property that its App requires. Two minutes of it are one surge, told by two lives of the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_surge_of_dead_letters_is_told_once() -> Result<()> {
+    // The event that is sent twice is set aside twice: only what is processed is known again.
+    const SET_ASIDE: usize = EVENTS + 1;
+    const DECLARED: &str = "events:\n  declared:\n  - name: page_view\n    properties: [{name: title, type: String, required: true}]";
+    let bench = Bench::new(&resources(DECLARED))?;
+    let metric = "millrace_dead_letter_surges_total{app=\"default/shop\"} 1";
+    let mut minute = 0;
+    for (round, told) in [(1, true), (2, false)] {
+        let process = bench.start().await?;
+        minute = early_in_a_minute_after(minute).await?;
+        send(&process).await?;
+        wait_for("the dead letters", async || {
+            let set_aside = process.sql("SELECT count() FROM millrace_default__shop.dead_letters").await?;
+            Ok((set_aside.parse::<usize>()? == round * SET_ASIDE).then_some(()))
+        })
+        .await?;
+        // Its end closes the minute.
+        process.terminate().await?;
+        let process = bench.start().await?;
+        until(&process, "balanced").await.with_context(|| bench.log_tail())?;
+        let counted = wait_for("a look at every minute", async || {
+            let metrics = process.admin("/metrics").await?;
+            let is_settled = metrics.contains("millrace_ledger_open_minutes{app=\"default/shop\"} 0");
+            Ok(is_settled.then_some(metrics.contains(metric)))
+        })
+        .await?;
+        ensure!(counted == told, "counted: {counted}");
+        process.terminate().await?;
+    }
+    let alerts = alerts(&bench).await?;
+    ensure!(alerts.len() == 1, "told once: {alerts:?}");
+    let surge = json!({"kind": "dead_letters", "set_aside": SET_ASIDE, "raw": SET_ASIDE, "reasons": {"missing_property": SET_ASIDE}});
+    let told = surge.as_object().context("an object")?;
+    ensure!(told.iter().all(|(name, value)| alerts[0][name] == *value), "{alerts:?}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::ledger::watch::{Change, Watch};
 
 fn fact(kind: LedgerKind, sum: Sum) -> Fact {
-    Fact { instance: "i".to_owned(), kind, reason: String::new(), sum, hash: sum.hashes }
+    Fact { instance: "i".to_owned(), kind, reason: String::new(), sum, hash: sum.hashes, rows: 1 }
 }
 
 fn minute(facts: &[(LedgerKind, Sum)], stored: Sum) -> Minute {
@@ -294,17 +294,11 @@ impl Pipeline {
     }
 
     fn compare(&mut self) {
-        let (mut found, mut recorded) = (BTreeMap::new(), BTreeMap::new());
-        for (minute, counted) in &self.minutes {
-            let place = |(instance, equation)| Place { minute: *minute, instance, equation };
-            found.extend(counted.differences().into_iter().map(|(at, missing)| (place(at), missing)));
-            recorded.extend(counted.breached.clone().into_iter().map(|(at, sum)| (place(at), sum)));
-        }
-        for change in self.watch.look(found, &recorded).changes {
+        for change in self.watch.look(&self.minutes).changes {
             let Place { minute, instance, equation } = change.place.clone();
             let reason = equation.as_str().to_owned();
             let sum = change.missing - change.recorded;
-            self.write(minute, Fact { instance, kind: LedgerKind::Breached, reason, sum, hash: 0 });
+            self.write(minute, Fact { instance, kind: LedgerKind::Breached, reason, sum, hash: 0, rows: 1 });
             self.changes.push(change);
         }
     }
@@ -332,6 +326,26 @@ fn broken() -> impl Strategy<Value = Break> {
         Break::RowMissing,
         Break::RowTwice,
     ])
+}
+
+/// Of what was written together one row may be read at one look and the other at the next: here of a replay (taken back,
+/// processed), then of a retry of the same event (raw, deduplicated). Both times the same event is missing.
+#[test]
+fn two_halves_of_what_was_written_together_are_no_loss() {
+    use LedgerKind::{DeadLettered, Processed, Raw};
+    let event = Sum::one(5);
+    let mut counted = minute(&[(Raw, event), (DeadLettered, event), (DeadLettered, -event)], Sum::ZERO);
+    let mut watch = Watch::default();
+    let mut look = |counted: &Minute| watch.look(&BTreeMap::from([(0, counted.clone())]));
+    let first = look(&counted);
+    assert_eq!((first.changes, first.waiting), (vec![], BTreeSet::from([0])));
+    counted.add(fact(Processed, event));
+    counted.stored += event;
+    counted.add(fact(Raw, event));
+    let second = look(&counted);
+    assert_eq!((second.changes, second.waiting), (vec![], BTreeSet::from([0])));
+    // Nothing more arrived: now it counts.
+    assert_eq!(look(&counted).changes.len(), 1);
 }
 
 proptest! {
