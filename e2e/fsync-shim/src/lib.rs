@@ -1,6 +1,7 @@
 //! A library to preload (`LD_PRELOAD`) into a process whose durability is under test: it stands before `fsync` and
-//! `fdatasync` (the only two that fjall and the standard library use) and obeys files in the folder named by
-//! `MILLRACE_FSYNC_CONTROL`. They are looked at anew in every call, so a test steers a running process:
+//! `fdatasync` (the only two that fjall and the standard library use), before the calls that write, and before the clock,
+//! and obeys files in the folder named by `MILLRACE_FSYNC_CONTROL`. They are looked at anew in every call, so a test
+//! steers a running process:
 //!
 //! | file       | effect                                                                                         |
 //! | ---------- | ---------------------------------------------------------------------------------------------- |
@@ -8,6 +9,8 @@
 //! | `hold`     | while it exists, calls wait before they sync                                                   |
 //! | `delay_ms` | holds a number; calls sleep so long before they sync                                           |
 //! | `fail`     | while it exists, calls return `EIO` and do not sync                                            |
+//! | `full`     | while it exists, writes return `ENOSPC` and write nothing                                      |
+//! | `clock_ms` | holds a number; the wall clock is so far ahead, or behind. Looked at every few milliseconds    |
 //! | `calls`    | gets a line per call: `<what> <started> <ended> <call> <path>`; a FIFO works too, when read     |
 //!
 //! `what` is `held` (the call waits now; written once), `ok`, `failed` (by `fail`) or `error` (by the kernel); times
@@ -15,6 +18,9 @@
 //!
 //! Build it with `cargo build -p millrace-fsync-shim`; a test crate that has it as a dev-dependency finds
 //! `libmillrace_fsync_shim.so` in the folder of its own executable.
+
+mod clock;
+mod write;
 
 use std::ffi::c_int;
 use std::fs::{self, OpenOptions};
@@ -109,10 +115,10 @@ fn set_errno(errno: c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-#[expect(unsafe_code, reason = "the standard library's monotonic clock cannot be compared between processes")]
+/// The standard library's monotonic clock cannot be compared between processes.
 fn monotonic_ns() -> i128 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    // The clock exists on every Linux.
+    clock::real(libc::CLOCK_MONOTONIC, &raw mut now);
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
 }

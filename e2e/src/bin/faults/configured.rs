@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use millrace_crds::compile::canonical;
-use millrace_crds::config::{AppConfig, Format};
+use millrace_crds::config::{AppConfig, Format, Topic};
 use millrace_crds::labels;
 use millrace_crds::manifest::Source;
 use millrace_crds::revision::{Revision, RevisionSpec};
@@ -40,7 +40,7 @@ pub(crate) struct Configured {
 struct Roles {
     api: Api,
     admin: Admin,
-    topics: Vec<String>,
+    topics: Vec<Topic>,
     brokers: String,
     ring: KeyRing,
     sequence: i64,
@@ -91,10 +91,16 @@ impl Configured {
         Ok(())
     }
 
+    /// Topics, each with its number of partitions.
+    pub(crate) fn partitions(&self) -> Vec<(String, u32)> {
+        let topics = self.roles.iter().flat_map(|roles| &roles.topics);
+        topics.map(|topic| (topic.name.clone(), topic.partitions)).collect()
+    }
+
     /// Takes the topics away.
     pub(crate) async fn end(self) -> Result<()> {
         let Some(roles) = &self.roles else { return Ok(()) };
-        let names = roles.topics.iter().map(String::as_str).collect::<Vec<_>>();
+        let names = roles.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>();
         roles.admin.delete(&names).await.context("delete the topics of a run")
     }
 }
@@ -139,7 +145,7 @@ impl Roles {
         clickhouse::apply(&store.client(), &schema::of_app(&app), &owner).await?;
         api.put("Secret", secret(&app, &mut ring)?);
         std::fs::write(configured.folder.join("kubeconfig"), kubeconfig(&api).to_string())?;
-        let topics = app.topics.iter().map(|topic| topic.name.clone()).collect();
+        let topics = app.topics.clone();
         let mut roles = Self { api, admin, topics, brokers, ring, sequence: 0 };
         roles.publish(&text)?;
         Ok(roles)

@@ -15,6 +15,14 @@ const CYCLE: u64 = 3;
 /// all failpoints.
 const DEFECT_EVERY: u64 = 3;
 
+/// How long brokers are away at least, beyond the time their restart takes.
+const AWAY: Duration = Duration::from_millis(500);
+/// One outage of so many lasts for minutes.
+const LONG_OUTAGE_ONE_OF: u32 = 8;
+/// How far a clock is set from the true time, at most. For the ledger's fast minutes it is 25 of them; each has to be over
+/// by every clock before a run can end.
+const JUMP_MS_MAX: i64 = 5_000;
+
 /// Which processes take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stage {
@@ -44,8 +52,10 @@ pub(crate) enum Trouble {
     Rebalance(u32),
     /// One broker is killed and comes back.
     Broker(u32),
-    /// All brokers are killed and come back.
-    Brokers,
+    /// All brokers are killed and come back after so long.
+    Brokers(Duration),
+    /// Every partition, those of groups and transactions among them, may get another leader; no broker ends.
+    Leaders(u64),
     /// The engine is killed and comes back.
     Engine,
     /// The engine stands still for so long.
@@ -59,6 +69,11 @@ pub(crate) enum Trouble {
     /// fsync below the data directory of what takes events fails, with all brokers away where there are some; then the
     /// process is killed, as who runs it would do.
     FailingFsync,
+    /// The disk below a data directory takes nothing for a while. What takes events has all brokers away meanwhile, where
+    /// there are some; the embedded log is then killed, as who runs it would do.
+    FullDisk(Target),
+    /// The wall clock of a process is set to another time, milliseconds from the true one, so often.
+    Clock(Target, Vec<i64>),
 }
 
 /// How many clients send what.
@@ -145,7 +160,7 @@ fn at_point(plan: &mut Plan, turn: u64, random: &mut SmallRng) {
         plan.troubles.push((0, Trouble::Kill(target)));
     }
     if is_of_the_spill(point) {
-        plan.troubles.push((0, Trouble::Brokers));
+        plan.troubles.push((0, Trouble::Brokers(AWAY)));
     }
 }
 
@@ -194,10 +209,10 @@ fn in_trouble(plan: &mut Plan, random: &mut SmallRng) {
 fn trouble(stage: Stage, random: &mut SmallRng) -> Trouble {
     let target = if random.random() { Target::Ingest } else { Target::Worker };
     let while_ms = |random: &mut SmallRng, max| Duration::from_millis(random.random_range(50..max));
-    let everywhere = 6;
+    let everywhere = 8;
     let own = match stage {
         Stage::Embedded => 2,
-        Stage::Roles => 4,
+        Stage::Roles => 5,
     };
     match (random.random_range(0..everywhere + own), stage) {
         (0, _) => Trouble::Kill(target),
@@ -206,12 +221,26 @@ fn trouble(stage: Stage, random: &mut SmallRng) -> Trouble {
         (3, _) => Trouble::SlowEngine(while_ms(random, 3_000)),
         (4, _) => Trouble::Inserts((0..random.random_range(1..=5)).map(|_| insert_fault(random)).collect()),
         (5, _) => Trouble::Reload,
-        (6, Stage::Embedded) => Trouble::SlowFsync(while_ms(random, 1_000)),
+        (6, _) => Trouble::FullDisk(target),
+        (7, _) => {
+            let jumps = 0..random.random_range(1..=4);
+            Trouble::Clock(target, jumps.map(|_| random.random_range(-JUMP_MS_MAX..JUMP_MS_MAX)).collect())
+        }
+        (8, Stage::Embedded) => Trouble::SlowFsync(while_ms(random, 1_000)),
         (_, Stage::Embedded) => Trouble::FailingFsync,
-        (6, Stage::Roles) => Trouble::Rebalance(random.random_range(1..=3)),
-        (7, Stage::Roles) => Trouble::Broker(random.random_range(1..=3)),
-        (8, Stage::Roles) => Trouble::FailingFsync,
-        (_, Stage::Roles) => Trouble::Brokers,
+        (8, Stage::Roles) => Trouble::Rebalance(random.random_range(1..=3)),
+        (9, Stage::Roles) => Trouble::Broker(random.random_range(1..=3)),
+        (10, Stage::Roles) => Trouble::FailingFsync,
+        (11, Stage::Roles) => Trouble::Leaders(random.random()),
+        (_, Stage::Roles) => Trouble::Brokers(outage(random)),
+    }
+}
+
+/// Mostly short; now and then minutes, longer than any time-out of a client.
+fn outage(random: &mut SmallRng) -> Duration {
+    match random.random_range(0..LONG_OUTAGE_ONE_OF) {
+        0 => Duration::from_secs(random.random_range(60..180)),
+        _ => AWAY,
     }
 }
 
@@ -226,6 +255,13 @@ fn with_defect(plan: &mut Plan, turn: u64) {
     if defect == Defect::ProcessForgetsSeen {
         // It shows only where something comes again.
         plan.load.again_percent = 100;
+    }
+}
+
+impl Trouble {
+    /// Whether it comes by what stands before the disk and the clock of a process.
+    pub(crate) fn is_steered(&self) -> bool {
+        matches!(self, Self::SlowFsync(_) | Self::FailingFsync | Self::FullDisk(_) | Self::Clock(..))
     }
 }
 

@@ -23,7 +23,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 const GUEST_STAYS: Duration = Duration::from_millis(1_500);
 /// Time in which ingest gives the brokers up and spills.
 const UNTIL_SPILLED: Duration = Duration::from_secs(4);
-/// How long brokers are away beyond the time their restart takes.
+/// How long a broker is away beyond the time its restart takes, and a disk or a clock is not what it should be.
 const AWAY: Duration = Duration::from_millis(500);
 
 /// The running processes.
@@ -47,6 +47,7 @@ pub(crate) struct Cast {
 struct Part {
     name: &'static str,
     target: Option<Target>,
+    data: PathBuf,
     arguments: Vec<String>,
 }
 
@@ -72,16 +73,8 @@ impl Cast {
         let first = match plan.stage {
             Stage::Embedded => standalone(folder, &ingest, &admin),
             Stage::Roles => {
-                let data = folder.join("data").display().to_string();
-                let arguments = [
-                    "--admin-listen",
-                    ANY_PORT,
-                    "--ingest-listen",
-                    ingest.as_str(),
-                    "--data-dir",
-                    data.as_str(),
-                ];
-                role("ingest", Some(Target::Ingest), &arguments)
+                let listeners = ["--admin-listen", ANY_PORT, "--ingest-listen", ingest.as_str()];
+                role(folder, "ingest", Some(Target::Ingest), &listeners)
             }
         };
         let cast = |first, worker| Self {
@@ -135,10 +128,13 @@ impl Cast {
                 tokio::time::sleep(AWAY).await;
                 world.kafka()?.revive().await?;
             }
-            Trouble::Brokers => {
+            Trouble::Brokers(away) => {
                 world.kafka()?.kill(None).await?;
-                tokio::time::sleep(AWAY).await;
+                tokio::time::sleep(*away).await;
                 world.kafka()?.revive().await?;
+            }
+            Trouble::Leaders(seed) => {
+                world.kafka()?.move_leaders(&self.configured.partitions(), *seed).await?;
             }
             Trouble::Engine => world.engine().signal(Signal::KILL),
             Trouble::SlowEngine(time) => {
@@ -150,29 +146,58 @@ impl Cast {
             Trouble::Inserts(_) => {}
             Trouble::Reload => self.configured.reload()?,
             Trouble::SlowFsync(time) => {
-                self.steer("delay_ms", &time.as_millis().to_string())?;
+                self.steer(Target::Ingest, "delay_ms", &time.as_millis().to_string())?;
                 tokio::time::sleep(AWAY).await;
-                std::fs::remove_file(self.folder.join("fsync/delay_ms"))?;
+                self.leave(Target::Ingest, "delay_ms")?;
             }
-            Trouble::FailingFsync => {
-                let brokers = world.kafka().ok().filter(|_| self.plan.stage == Stage::Roles);
-                if let Some(kafka) = brokers {
-                    kafka.kill(None).await?;
-                }
-                self.steer("fail", "")?;
-                tokio::time::sleep(if brokers.is_some() { UNTIL_SPILLED } else { AWAY }).await;
-                self.first.signal(Signal::KILL);
-                std::fs::remove_file(self.folder.join("fsync/fail"))?;
-                if let Some(kafka) = brokers {
-                    kafka.revive().await?;
+            Trouble::FailingFsync => self.fail(world, Target::Ingest, "fail").await?,
+            Trouble::FullDisk(target) => self.fail(world, *target, "full").await?,
+            Trouble::Clock(target, jumps) => {
+                for ahead_ms in jumps {
+                    self.steer(*target, "clock_ms", &ahead_ms.to_string())?;
+                    tokio::time::sleep(AWAY).await;
                 }
             }
         }
         Ok(())
     }
 
-    fn steer(&self, file: &str, text: &str) -> Result<()> {
-        std::fs::write(self.folder.join("fsync").join(file), text).context("steer fsync")
+    /// Lets the disk of a process fail. What takes events needs it only while the brokers are away. A log that failed to
+    /// write takes nothing more until its process starts again; a disk that was full is nothing a process has to die of
+    /// where the log is elsewhere.
+    async fn fail(&self, world: &World, target: Target, how: &str) -> Result<()> {
+        let is_log = self.plan.stage == Stage::Embedded;
+        let brokers = world.kafka().ok().filter(|_| !is_log && target == Target::Ingest);
+        if let Some(kafka) = brokers {
+            kafka.kill(None).await?;
+        }
+        self.steer(target, how, "")?;
+        tokio::time::sleep(if brokers.is_some() { UNTIL_SPILLED } else { AWAY }).await;
+        if is_log || how == "fail" {
+            self.role(target).signal(Signal::KILL);
+        }
+        self.leave(target, how)?;
+        if let Some(kafka) = brokers {
+            kafka.revive().await?;
+        }
+        Ok(())
+    }
+
+    fn steer(&self, target: Target, file: &str, text: &str) -> Result<()> {
+        std::fs::write(self.control(target).join(file), text).context("steer a process")
+    }
+
+    fn leave(&self, target: Target, file: &str) -> Result<()> {
+        std::fs::remove_file(self.control(target).join(file)).context("steer a process no more")
+    }
+
+    fn control(&self, target: Target) -> PathBuf {
+        let name = match (self.plan.stage, target) {
+            (Stage::Embedded, _) => "standalone",
+            (Stage::Roles, Target::Ingest) => "ingest",
+            (Stage::Roles, Target::Worker) => "worker-0",
+        };
+        control(&self.folder, name)
     }
 
     fn role(&self, target: Target) -> &Role {
@@ -193,25 +218,34 @@ impl Cast {
 }
 
 fn standalone(folder: &Path, ingest: &str, admin: &str) -> Part {
-    let path = |name| folder.join(name).display().to_string();
+    let (manifests, data) = (folder.join("manifests"), folder.join("data"));
     let mut arguments =
-        vec!["standalone".to_owned(), path("manifests"), "--data-dir".to_owned(), path("data")];
+        ["standalone", &text(&manifests), "--data-dir", &text(&data)].map(ToOwned::to_owned).to_vec();
     let listeners = [("ingest", ingest), ("gateway", ANY_PORT), ("admin", admin)];
     arguments.extend(listeners.iter().flat_map(|(name, at)| [format!("--{name}-listen"), (*at).to_owned()]));
     // All failpoints are in this one process.
-    Part { name: "standalone", target: None, arguments }
+    Part { name: "standalone", target: None, data, arguments }
 }
 
-fn role(name: &'static str, target: Option<Target>, more: &[&str]) -> Part {
+fn role(folder: &Path, name: &'static str, target: Option<Target>, more: &[&str]) -> Part {
     let command = name.split('-').next().unwrap_or(name);
-    let fixed = [command, "--pod", name];
-    let arguments = fixed.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
-    Part { name, target, arguments }
+    let data = folder.join(name);
+    let fixed = [command, "--pod", name, "--data-dir", &text(&data)].map(ToOwned::to_owned);
+    let arguments = fixed.into_iter().chain(more.iter().map(|argument| (*argument).to_owned())).collect();
+    Part { name, target, data, arguments }
 }
 
 fn worker(folder: &Path, name: &'static str, target: Option<Target>, admin: &str) -> Part {
-    let data = folder.join(name).display().to_string();
-    role(name, target, &["--admin-listen", admin, "--data-dir", &data, "--kafka-session-seconds", SESSION_S])
+    role(folder, name, target, &["--admin-listen", admin, "--kafka-session-seconds", SESSION_S])
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// From where the disk and the clock of a process are steered.
+fn control(folder: &Path, name: &str) -> PathBuf {
+    folder.join("control").join(name)
 }
 
 /// The command of each life of a process.
@@ -228,14 +262,11 @@ fn commands(
     let defects = plan.defect_target().filter(|target| meant(*target)).map(|_| plan.defect_setting());
     let (program, shim) = (programs["dataplane"].clone(), programs["shim"].clone());
     let (folder, environment) = (folder.to_owned(), environment.to_vec());
-    let control = folder.join("fsync");
-    let is_steered = plan
-        .troubles
-        .iter()
-        .any(|(_, trouble)| matches!(trouble, Trouble::SlowFsync(_) | Trouble::FailingFsync));
+    let control = control(&folder, part.name);
+    let is_steered = plan.troubles.iter().any(|(_, trouble)| trouble.is_steered());
     if is_steered {
         std::fs::create_dir_all(&control)?;
-        std::fs::write(control.join("prefix"), folder.join("data").display().to_string())?;
+        std::fs::write(control.join("prefix"), text(&part.data))?;
     }
     Ok(move |life: usize| {
         let mut command = Command::new(&program);

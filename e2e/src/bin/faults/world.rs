@@ -6,6 +6,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::role::Role;
@@ -15,6 +19,10 @@ const START_MAX: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How many brokers: enough that one may be away and every record still has two copies.
 const BROKERS: u32 = 3;
+
+/// What the brokers keep groups and transactions in; `e2e/cluster/kafka` gives each as many partitions.
+const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+const INTERNAL_PARTITIONS: u32 = 4;
 
 /// The environment of all runs.
 pub(crate) struct World {
@@ -134,6 +142,24 @@ impl Kafka {
     /// Starts what was killed.
     pub(crate) async fn revive(&self) -> Result<()> {
         self.command(&["start"], &["0", &BROKERS.to_string()]).await.map(drop)
+    }
+
+    /// Puts another broker first in the list of many partitions, and makes it their leader. Those of groups and transactions
+    /// are among them, so coordinators move too.
+    pub(crate) async fn move_leaders(&self, topics: &[(String, u32)], seed: u64) -> Result<()> {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let internal = INTERNAL_TOPICS.map(|topic| (topic.to_owned(), INTERNAL_PARTITIONS));
+        let each =
+            topics.iter().chain(&internal).flat_map(|(topic, count)| (0..*count).map(move |n| (topic, n)));
+        let partitions = each.map(|(topic, partition)| {
+            let mut replicas: Vec<u32> = (1..=BROKERS).collect();
+            replicas.shuffle(&mut random);
+            json!({"topic": topic, "partition": partition, "replicas": replicas})
+        });
+        let plan = json!({"version": 1, "partitions": partitions.collect::<Vec<_>>()});
+        let file = self.folder.join("leaders.json");
+        tokio::fs::write(&file, plan.to_string()).await?;
+        self.command(&["move-leaders"], &[&file.display().to_string()]).await.map(drop)
     }
 
     async fn command(&self, verb: &[&str], rest: &[&str]) -> Result<String> {
