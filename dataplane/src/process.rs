@@ -21,6 +21,7 @@ use crate::config::Current;
 use crate::log::{Log, LogError};
 use crate::member::Member;
 use crate::metrics::Metrics;
+use crate::telemetry::Telling;
 use seen::changelog::CatchUpError;
 use seen::{SeenError, SeenStore};
 use worker::{Progress, Session};
@@ -59,8 +60,11 @@ pub async fn run(worker: Worker, cancel: CancellationToken) -> Result<(), Proces
             Err(error) if error.is_retryable() => error,
             Err(error) => return Err(error),
         };
-        if progress.interrupted() {
+        let telling = progress.interrupted();
+        if telling == Telling::First {
             pause = BACK_OFF_MIN;
+        }
+        if telling != Telling::Not {
             tracing::warn!(
                 app = %worker.app,
                 error = &error as &dyn std::error::Error,

@@ -35,7 +35,7 @@ use crate::process;
 use crate::query::ledger::{self as query, Sample, Span};
 use crate::query::{Param, QueryError, Row};
 use crate::store::{ClickHouse, QueryLimits, Question, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, Seldom, Telling};
 use alert::Alert;
 use open::OpenMinutes;
 
@@ -110,7 +110,7 @@ enum LookError {
 /// Compares until it is cancelled or the App leaves the configuration. A failure that may pass begins a new session.
 pub async fn run(reconciler: Reconciler, cancel: CancellationToken) -> Result<(), ReconcileError> {
     let compare = async {
-        let mut told = false;
+        let mut failures = Seldom::default();
         loop {
             let Some(app) = reconciler.config.load().app(&reconciler.app).cloned() else { return Ok(()) };
             let ended = async { Session::start(&reconciler, &app).await?.run().await }.await;
@@ -120,7 +120,7 @@ pub async fn run(reconciler: Reconciler, cancel: CancellationToken) -> Result<()
                 Err(ReconcileError::Log { source, .. })
                     if source.is_retryable() || matches!(source, LogError::Fenced { .. }) =>
                 {
-                    if !std::mem::replace(&mut told, true) {
+                    if failures.again() != Telling::Not {
                         let error = telemetry::chain(&source);
                         tracing::warn!(app = %reconciler.app, error, "comparing the ledger begins again");
                     }

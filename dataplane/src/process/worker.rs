@@ -20,6 +20,7 @@ use crate::log::{
     Assigned, Consumer, LogError, Polled, ReadLimits, TopicInfo, TopicPartition, Transaction, Transactor,
     Watermarks,
 };
+use crate::telemetry::{Seldom, Telling};
 
 /// Most records in one transaction: some tens of milliseconds of work.
 const BATCH_RECORDS_MAX: usize = 5_000;
@@ -39,17 +40,17 @@ const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Du
 /// Whether batches are being committed; says so in the log only when that changes.
 #[derive(Default)]
 pub(super) struct Progress {
-    is_interrupted: bool,
+    interruption: Seldom,
 }
 
 impl Progress {
-    /// Notes a failure; true if all was well before.
-    pub(super) fn interrupted(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_interrupted, true)
+    /// Notes a failure; what to make of it.
+    pub(super) fn interrupted(&mut self) -> Telling {
+        self.interruption.again()
     }
 
     fn committed(&mut self, app: &AppId) {
-        if std::mem::take(&mut self.is_interrupted) {
+        if self.interruption.is_over() {
             tracing::info!(%app, "process goes on");
         }
     }

@@ -17,3 +17,14 @@ fn takes_only_harmless_request_ids() {
     }
     assert_eq!(request_id(None, || fresh), fresh.to_string());
 }
+
+#[test]
+fn what_goes_on_failing_is_told_at_first_and_then_once_a_minute() {
+    let mut failing = Seldom::default();
+    assert!(!failing.is_over());
+    assert_eq!([failing.again(), failing.again()], [Telling::First, Telling::Not]);
+    failing.told = failing.told.and_then(|told| told.checked_sub(TELL_AGAIN));
+    assert_eq!([failing.again(), failing.again()], [Telling::Again, Telling::Not]);
+    assert!(failing.is_over());
+    assert_eq!(failing.again(), Telling::First);
+}

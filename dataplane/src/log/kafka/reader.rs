@@ -41,9 +41,9 @@ pub(super) struct Readers {
     idle: Mutex<Vec<Reader>>,
     free: Semaphore,
     /// Asks for ends up to which transactions are decided.
-    committed: Arc<BaseConsumer<Quiet>>,
+    committed: Asker,
     /// Asks for ends behind open transactions.
-    uncommitted: Arc<BaseConsumer<Quiet>>,
+    uncommitted: Asker,
 }
 
 impl Readers {
@@ -59,23 +59,20 @@ impl Readers {
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", FETCH_WAIT_MS)
             .set("queued.max.messages.kbytes", PREFETCH_KILOBYTES);
-        let committed = Arc::new(config.create_with_context(Quiet)?);
+        let committed = Asker::new(config.clone())?;
         let mut all = config.clone();
-        let uncommitted =
-            Arc::new(all.set("isolation.level", "read_uncommitted").create_with_context(Quiet)?);
+        all.set("isolation.level", "read_uncommitted");
+        let uncommitted = Asker::new(all)?;
         Ok(Self { config, idle: Mutex::default(), free: Semaphore::new(READERS_MAX), committed, uncommitted })
     }
 
     pub(super) async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
-        let (consumer, of) = (Arc::clone(&self.committed), of.clone());
-        tokio::task::spawn_blocking(move || watermarks(&consumer, &of)).await.map_err(panicked)?
+        self.committed.watermarks(of).await
     }
 
     /// See [`crate::log::Log::settled_end`].
     pub(super) async fn settled_end(&self, of: &TopicPartition) -> Result<u64, LogError> {
-        let (consumer, named) = (Arc::clone(&self.uncommitted), of.clone());
-        let end =
-            tokio::task::spawn_blocking(move || watermarks(&consumer, &named)).await.map_err(panicked)??.high;
+        let end = self.uncommitted.watermarks(of).await?.high;
         let deadline = Instant::now() + SETTLE_MAX;
         while self.watermarks(of).await?.high < end {
             if Instant::now() >= deadline {
@@ -102,7 +99,10 @@ impl Readers {
         })
         .await
         .map_err(panicked)?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        // One that got no answer may never get one again; the next read begins with another.
+        if read.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        }
         read
     }
 
@@ -125,6 +125,41 @@ impl Readers {
     /// Nobody reads any more.
     pub(super) fn close(&self) {
         self.free.close();
+    }
+}
+
+/// A client that only asks, replaced when it got no answer. librdkafka 2.12 forgets a broker that is away, and a client
+/// that learns of its partitions' new leader before it learns of the broker again stays without one, as was seen, for
+/// minutes.
+struct Asker {
+    config: ClientConfig,
+    client: Mutex<Arc<BaseConsumer<Quiet>>>,
+}
+
+impl Asker {
+    fn new(config: ClientConfig) -> Result<Self, KafkaError> {
+        let client = Mutex::new(Arc::new(config.create_with_context(Quiet)?));
+        Ok(Self { config, client })
+    }
+
+    async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        let (asked, of) = (Arc::clone(&client), of.clone());
+        let answer = tokio::task::spawn_blocking(move || watermarks(&asked, &of)).await.map_err(panicked)?;
+        if matches!(answer, Err(LogError::Unavailable { .. })) {
+            self.replace(&client)?;
+        }
+        answer
+    }
+
+    /// Makes another one, unless somebody did meanwhile.
+    fn replace(&self, unanswered: &Arc<BaseConsumer<Quiet>>) -> Result<(), LogError> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&client, unanswered) {
+            let made = self.config.create_with_context(Quiet);
+            *client = Arc::new(made.map_err(|source| unavailable("make a client", source))?);
+        }
+        Ok(())
     }
 }
 
