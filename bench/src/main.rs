@@ -1,9 +1,10 @@
-//! Arguments in, figures out. Times and memory are printed, never asserted: machines differ. Counters of the operator are
-//! the same everywhere: one that misses its goal makes the exit code 1.
+//! Arguments in, figures out. Times are printed, never asserted: machines differ. What is the same everywhere is held: a
+//! counter of the operator, or a bound of ingest's memory, that misses its goal makes the exit code 1.
 
 #![expect(clippy::print_stdout, reason = "the figures are the product of this program")]
 #![expect(clippy::cast_precision_loss, reason = "counters far below 2^53")]
 
+mod ingest_memory;
 mod operator;
 mod settings;
 mod standalone;
@@ -17,6 +18,10 @@ use settings::{Command, Settings};
 fn main() -> Result<ExitCode> {
     match Settings::parse().command {
         Command::Standalone => standalone::run().map(|()| ExitCode::SUCCESS),
+        Command::IngestMemory(settings) => ingest_memory::run(&settings),
+        Command::IngestProcess(settings) => {
+            ingest_memory::process::run(&settings).map(|()| ExitCode::SUCCESS)
+        }
         Command::Operator(settings) => operator::run(&settings),
         Command::OperatorProcess { identity } => {
             operator::process::run(&identity).map(|()| ExitCode::SUCCESS)

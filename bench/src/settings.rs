@@ -18,6 +18,13 @@ pub(crate) struct Settings {
 pub(crate) enum Command {
     /// Time to start and memory when idle of the standalone data plane
     Standalone,
+    /// Memory of ingest while Kafka is away and its queue is full; starts a real broker, which needs Java
+    ///
+    /// The exit code is 1 when it takes more than a quarter above the configured queue.
+    IngestMemory(IngestMemory),
+    /// Ingest as a process of its own, asked and ended through its standard input
+    #[command(hide = true)]
+    IngestProcess(IngestProcess),
     /// Time, writes and memory of the operator with many Apps; needs a fresh API server without controllers
     ///
     /// Run it as `make bench` does: `e2e/cluster/on-api-server millrace-bench operator`.
@@ -29,6 +36,31 @@ pub(crate) enum Command {
         #[arg(long)]
         identity: String,
     },
+}
+
+/// What is filled with what.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IngestMemory {
+    /// Queues to fill, in MiB
+    #[arg(long, value_delimiter = ',', default_values_t = [32, 128])]
+    pub(crate) queue_mib: Vec<usize>,
+    /// Sizes of the events, in bytes
+    #[arg(long, value_delimiter = ',', default_values_t = [300, 4096])]
+    pub(crate) event_bytes: Vec<usize>,
+    /// Seconds for which a full queue is pressed on
+    #[arg(long, default_value_t = 25)]
+    pub(crate) seconds: u64,
+}
+
+/// One ingest.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IngestProcess {
+    /// Bootstrap list of Kafka.
+    #[arg(long)]
+    pub(crate) brokers: String,
+    /// Most bytes that wait for it.
+    #[arg(long)]
+    pub(crate) queue_bytes_max: usize,
 }
 
 /// How large.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{BufMut, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -38,7 +38,15 @@ pub(super) struct Destination {
 pub(super) struct Encoder {
     topic: RawTopic,
     origin: Origin,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a record goes, and where its key and its value end in the buffer.
+struct Place {
+    partition: u32,
+    key: usize,
+    value: usize,
 }
 
 impl Encoder {
@@ -46,24 +54,39 @@ impl Encoder {
         Self {
             topic: to.topic,
             origin: Origin { instance: to.instance, minute: minute_of(accepted_at), replay: 0 },
-            buffer: BytesMut::with_capacity(body_bytes + RECORD_OVERHEAD_BYTES),
+            buffer: Vec::with_capacity(body_bytes + RECORD_OVERHEAD_BYTES),
+            places: Vec::new(),
         }
     }
 
     /// The record of one event: keyed by its id, so that a retry meets its first copy in the same partition.
-    pub(super) fn record(&mut self, event: Event) -> NewRecord {
+    pub(super) fn add(&mut self, event: Event) {
         let id = event.event_id;
-        self.buffer.put_slice(id.as_bytes());
-        let key = self.buffer.split().freeze();
+        self.buffer.extend_from_slice(id.as_bytes());
+        let key = self.buffer.len();
         let empty = Origin { instance: String::new(), minute: 0, replay: 0 };
         let origin = std::mem::replace(&mut self.origin, empty);
         let raw = RawRecord { v: RECORD_VERSION, event, origin, set_aside: None };
-        serde_json::to_writer((&mut self.buffer).writer(), &raw)
+        serde_json::to_writer(&mut self.buffer, &raw)
             .expect("a record has text keys and finite numbers only, and the buffer grows");
         self.origin = raw.origin;
-        let partition = partition_of(&key, self.topic.partitions);
-        let to = TopicPartition { topic: Arc::clone(&self.topic.name), partition };
-        NewRecord { to, key, value: self.buffer.split().freeze() }
+        let partition = partition_of(id.as_bytes(), self.topic.partitions);
+        self.places.push(Place { partition, key, value: self.buffer.len() });
+    }
+
+    /// The records, in the order in which they were added. They may wait long, so their buffer has no room to spare.
+    pub(super) fn finish(self) -> Vec<NewRecord> {
+        let buffer = Bytes::from(self.buffer.into_boxed_slice());
+        let mut at = 0;
+        let mut record = |Place { partition, key, value }| {
+            let to = TopicPartition { topic: Arc::clone(&self.topic.name), partition };
+            let record = NewRecord { to, key: buffer.slice(at..key), value: buffer.slice(key..value) };
+            at = value;
+            record
+        };
+        let mut records = Vec::with_capacity(self.places.len());
+        records.extend(self.places.into_iter().map(&mut record));
+        records
     }
 }
 
@@ -247,7 +270,6 @@ impl AppendError {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;

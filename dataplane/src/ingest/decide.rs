@@ -88,21 +88,21 @@ impl Job {
         let body = self.inflated(inflater)?;
         let decided = decide(&self.app, &body, &self.sender)?;
         let mut encoder = Encoder::new(self.destination, self.sender.received_at, body.len());
-        let mut records = Vec::with_capacity(decided.len());
-        let outcomes = decided
-            .into_iter()
-            .map(|event| match event {
+        // Room for outcomes only: collected from the events, the list would keep the events' room until the answer.
+        let mut outcomes = Vec::with_capacity(decided.len());
+        for event in decided {
+            outcomes.push(match event {
                 Ok(Admitted { event }) => {
                     let id = event.event_id;
-                    records.push(encoder.record(event));
+                    encoder.add(event);
                     Outcome::Accepted(id)
                 }
                 Err(Rejection { index: _, code, message }) => {
                     Outcome::Rejected { code: code.as_str(), message }
                 }
-            })
-            .collect();
-        Ok(Decided { outcomes, records, body_bytes: body.len(), held: self.held })
+            });
+        }
+        Ok(Decided { outcomes, records: encoder.finish(), body_bytes: body.len(), held: self.held })
     }
 
     fn inflated(&mut self, inflater: &mut Inflater) -> Result<Bytes, DecideError> {

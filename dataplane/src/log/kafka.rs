@@ -9,6 +9,7 @@ mod append;
 mod consumer;
 mod error;
 mod group;
+mod handover;
 mod member;
 mod reader;
 mod topics;

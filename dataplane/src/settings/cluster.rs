@@ -22,6 +22,9 @@ use crate::log::{Log, LogError, spill};
 /// Longest wait for Kafka before events are spilled: a broker that is replaced comes back within it, and clients wait longer.
 const SPILL_AFTER: Duration = Duration::from_secs(3);
 
+/// Smallest queue in front of Kafka: two of the largest records fit.
+const QUEUE_BYTES_MIN: u64 = 2 * RECORD_BYTES_MAX as u64;
+
 /// Who a process is in its cluster.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Place in the cluster")]
@@ -55,6 +58,10 @@ pub struct IngestArgs {
     /// Where events go.
     #[command(flatten)]
     pub kafka: KafkaArgs,
+    /// Most bytes of records that wait for Kafka; beyond it events are spilled, or clients told to come back. The process
+    /// takes up to a quarter more for them, beside what it needs when idle.
+    #[arg(long, env = "MILLRACE_KAFKA_QUEUE_BYTES_MAX", value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(QUEUE_BYTES_MIN..))]
+    pub kafka_queue_bytes_max: u64,
     /// Events come in here.
     #[arg(long, env = "MILLRACE_INGEST_LISTEN", value_name = "ADDRESS", default_value_t = everywhere(pod::PORT_INGEST))]
     pub ingest_listen: SocketAddr,
@@ -122,8 +129,9 @@ impl PlaceArgs {
 impl IngestArgs {
     /// The settings.
     pub fn settings(self) -> Cluster {
-        let Self { place, kafka, ingest_listen, data_dir, spill_bytes_max } = self;
-        let log = open_log(kafka, place.pod.clone(), Options::default());
+        let Self { place, kafka, kafka_queue_bytes_max, ingest_listen, data_dir, spill_bytes_max } = self;
+        let queue_bytes_max = usize::try_from(kafka_queue_bytes_max).unwrap_or(usize::MAX);
+        let log = open_log(kafka, place.pod.clone(), Options { queue_bytes_max, ..Options::default() });
         let options = spill::Options {
             bytes_max: spill_bytes_max,
             direct_max: SPILL_AFTER,

@@ -4,56 +4,22 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use std::vec;
 
 use rdkafka::ClientConfig;
-use rdkafka::Message;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 use tokio::sync::oneshot;
 
-use super::error::{tell, unavailable};
+use super::error::unavailable;
+use super::handover::{Deliverer, Slot};
 use super::topics::Topics;
 use crate::log::{LogError, NewRecord};
 use crate::metrics::Metrics;
 
-/// What a waiting record costs beside key and value.
-const RECORD_OVERHEAD_BYTES: usize = 64;
-
-/// A producer that hears what became of its records.
-pub(super) type Deliverer = ThreadedProducer<Deliveries>;
-
-/// Hands deliveries to the calls they belong to.
-pub(super) struct Deliveries;
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tell(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(error = &error as &dyn std::error::Error, reason, "the Kafka producer has a problem");
-    }
-}
-
-impl ProducerContext<NoCustomPartitioner> for Deliveries {
-    type DeliveryOpaque = Box<Slot>;
-
-    fn delivery(&self, delivered: &DeliveryResult<'_>, slot: Box<Slot>) {
-        match delivered {
-            Ok(message) => slot.call.delivered(slot.index, message.offset()),
-            Err((error, _)) => slot.call.failed(1, error.clone()),
-        }
-    }
-}
-
-/// One record of a call.
-pub(super) struct Slot {
-    call: Arc<Call>,
-    index: usize,
-}
+/// What a waiting record costs beside key and value, measured by `millrace-bench ingest-memory`: librdkafka's own record
+/// with the key it copied (200 bytes), the slot that lends the value, and what ingest keeps of an event until the answer.
+const RECORD_OVERHEAD_BYTES: usize = 400;
 
 /// The records of one call on their way.
 pub(super) struct Call {
@@ -78,13 +44,15 @@ impl Call {
         (Arc::new(call), decided)
     }
 
-    fn delivered(&self, index: usize, offset: i64) {
+    /// A record got this offset.
+    pub(super) fn delivered(&self, index: usize, offset: i64) {
         // Negative means that the broker did not say it, which acks=all excludes.
         self.offsets[index].store(u64::try_from(offset).unwrap_or(0), Ordering::Relaxed);
         self.decided(1);
     }
 
-    fn failed(&self, count: usize, error: KafkaError) {
+    /// So many records got none.
+    pub(super) fn failed(&self, count: usize, error: KafkaError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.decided(count);
     }
@@ -109,26 +77,50 @@ impl Call {
     }
 }
 
-/// Hands records to a producer; the receiver fires when every one of them is decided.
-pub(super) fn send(
-    producer: &Deliverer,
-    records: &[NewRecord],
-    held: Option<Held>,
-) -> (Arc<Call>, oneshot::Receiver<()>) {
-    let (call, decided) = Call::new(records.len(), held);
-    for (index, NewRecord { to, key, value }) in records.iter().enumerate() {
-        let slot = Box::new(Slot { call: Arc::clone(&call), index });
-        let record = BaseRecord::with_opaque_to(&to.topic, slot)
-            .partition(i32::try_from(to.partition).unwrap_or(i32::MAX))
-            .key(key.as_ref())
-            .payload(value.as_ref());
-        if let Err((error, _)) = producer.send::<[u8], [u8]>(record) {
-            // What follows would overtake it.
-            call.failed(records.len() - index, error);
-            break;
+/// The records of one call before a producer has them. What is not handed over when it is dropped is given up: what
+/// follows would overtake it.
+pub(super) struct Shipment {
+    call: Arc<Call>,
+    left: vec::IntoIter<NewRecord>,
+    count: usize,
+    /// Why the first that is left was not taken.
+    refusal: Option<KafkaError>,
+}
+
+impl Shipment {
+    /// The receiver fires when every record is decided.
+    pub(super) fn new(records: Vec<NewRecord>, held: Option<Held>) -> (Self, oneshot::Receiver<()>) {
+        let count = records.len();
+        let (call, decided) = Call::new(count, held);
+        (Self { call, left: records.into_iter(), count, refusal: None }, decided)
+    }
+
+    /// What becomes of the records.
+    pub(super) fn call(&self) -> Arc<Call> {
+        Arc::clone(&self.call)
+    }
+
+    /// Hands over what is left, in order; stops at the first record that is not taken.
+    pub(super) fn hand_over(&mut self, producer: &Deliverer) {
+        while let Some(NewRecord { to, key, value }) = self.left.as_slice().first() {
+            let index = self.count - self.left.len();
+            let slot = Slot { call: Arc::clone(&self.call), index, value: value.clone() };
+            if let Err((error, _)) = producer.lend(to, key, Box::new(slot)) {
+                self.refusal = Some(error);
+                return;
+            }
+            self.left.next();
         }
     }
-    (call, decided)
+}
+
+impl Drop for Shipment {
+    fn drop(&mut self) {
+        if self.left.len() > 0 {
+            let error = self.refusal.take().unwrap_or(KafkaError::Canceled);
+            self.call.failed(self.left.len(), error);
+        }
+    }
 }
 
 /// Bytes counted as waiting.
@@ -161,7 +153,7 @@ impl Appender {
         queue_bytes_max: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, KafkaError> {
-        let producer = RwLock::new(Arc::new(config.create_with_context(Deliveries)?));
+        let producer = RwLock::new(Arc::new(Deliverer::new(&config)?));
         Ok(Self { config, producer, waiting: Arc::default(), queue_bytes_max, metrics })
     }
 
@@ -173,15 +165,19 @@ impl Appender {
     ) -> Result<Vec<u64>, LogError> {
         let bytes = topics.check(&records).await? + records.len() * RECORD_OVERHEAD_BYTES;
         let held = self.hold(bytes)?;
+        let sent = Sent::of(&records);
         let started = Instant::now();
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        let (call, decided) = send(&producer, &records, Some(held));
+        let (mut shipment, decided) = Shipment::new(records, Some(held));
+        let call = shipment.call();
+        shipment.hand_over(&producer);
+        drop(shipment);
         // The sender lives in the call until every record is decided.
         let _ = decided.await;
         let outcome = call.outcome();
         let label = if outcome.is_ok() { "ok" } else { "failed" };
         self.metrics.log_commit_seconds.with_label_values(&[label]).observe(started.elapsed().as_secs_f64());
-        outcome.map_err(|error| self.explain(topics, &records, &producer, error))
+        outcome.map_err(|error| self.explain(topics, &sent, &producer, error))
     }
 
     fn hold(&self, bytes: usize) -> Result<Held, LogError> {
@@ -200,24 +196,21 @@ impl Appender {
     fn explain(
         &self,
         topics: &Topics,
-        records: &[NewRecord],
+        sent: &Sent,
         producer: &Arc<Deliverer>,
         error: KafkaError,
     ) -> LogError {
-        if producer.client().fatal_error().is_some() {
+        if producer.producer().client().fatal_error().is_some() {
             self.replace(producer);
         }
-        let names = || records.iter().map(|record| &record.to.topic);
         match error.rdkafka_error_code() {
             Some(Code::QueueFull) => LogError::QueueFull,
             Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => {
-                names().for_each(|name| topics.forget(name));
-                let bytes =
-                    records.iter().map(|record| record.key.len() + record.value.len()).max().unwrap_or(0);
-                LogError::TooLarge { bytes, bytes_max: bytes.saturating_sub(1) }
+                sent.topics.iter().for_each(|name| topics.forget(name));
+                sent.too_large()
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                names().for_each(|name| topics.forget(name));
+                sent.topics.iter().for_each(|name| topics.forget(name));
                 unavailable("append records", error)
             }
             _ => unavailable("append records", error),
@@ -230,7 +223,7 @@ impl Appender {
         if !Arc::ptr_eq(&producer, ended) {
             return;
         }
-        match self.config.create_with_context(Deliveries) {
+        match Deliverer::new(&self.config) {
             Ok(new) => {
                 tracing::warn!("the Kafka producer ended and was replaced");
                 *producer = Arc::new(new);
@@ -244,9 +237,35 @@ impl Appender {
     /// Waits until nothing is on its way, at most for `time_max`. Blocks.
     pub(super) fn flush(&self, time_max: Duration) {
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        if let Err(error) = producer.flush(time_max) {
+        if let Err(error) = producer.producer().flush(time_max) {
             tracing::warn!(error = &error as &dyn std::error::Error, "records were not acknowledged in time");
         }
+    }
+}
+
+/// What is remembered of records that were handed over, for the reason should they not arrive.
+pub(super) struct Sent {
+    /// Their topics.
+    topics: Vec<Arc<str>>,
+    /// Key and value of the largest.
+    bytes_max: usize,
+}
+
+impl Sent {
+    pub(super) fn of(records: &[NewRecord]) -> Self {
+        let mut topics: Vec<Arc<str>> = Vec::new();
+        for NewRecord { to, .. } in records {
+            if !topics.contains(&to.topic) {
+                topics.push(Arc::clone(&to.topic));
+            }
+        }
+        let bytes = records.iter().map(|record| record.key.len() + record.value.len());
+        Self { topics, bytes_max: bytes.max().unwrap_or(0) }
+    }
+
+    /// The brokers take less than was known.
+    pub(super) fn too_large(&self) -> LogError {
+        LogError::TooLarge { bytes: self.bytes_max, bytes_max: self.bytes_max.saturating_sub(1) }
     }
 }
 

@@ -8,16 +8,17 @@ use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::Producer;
+use rdkafka::producer::Producer as _;
 use tokio::task::JoinHandle;
 
-use super::append::{Deliverer, Deliveries, send};
+use super::append::{Sent, Shipment};
 use super::error::{Quiet, is_fencing, is_lost_membership, is_outdated_generation, panicked, unavailable};
 use super::group::Membership;
+use super::handover::Deliverer;
 use super::member::{check_metadata, list_of};
 use super::topics::Topics;
 use crate::failpoint::{self, Point};
-use crate::log::{LogError, NewRecord, Transaction, Transactor};
+use crate::log::{LogError, Transaction, Transactor};
 
 /// After this the coordinator ends a transaction by itself: a worker that died holds readers up no longer.
 const TRANSACTION_MS: &str = "10000";
@@ -80,14 +81,14 @@ impl KafkaTransactor {
         let named = Arc::clone(&id);
         let start = move || {
             let failed = |source| unavailable("take a transactional id over", source);
-            let producer: Deliverer = with_id.create_with_context(Deliveries).map_err(failed)?;
+            let producer = Deliverer::new(&with_id).map_err(failed)?;
             let deadline = Instant::now() + STEPS_MAX;
-            repeat(deadline, || producer.init_transactions(STEP_MAX)).map_err(|error| {
-                match code(&error) {
+            repeat(deadline, || producer.producer().init_transactions(STEP_MAX)).map_err(
+                |error| match code(&error) {
                     Some(code) if is_fencing(code) => LogError::Fenced { id: named.to_string() },
                     _ => failed(error),
-                }
-            })?;
+                },
+            )?;
             Ok(Arc::new(producer))
         };
         let producer = tokio::task::spawn_blocking(start).await.map_err(panicked)??;
@@ -169,7 +170,10 @@ impl Work {
 
     fn attempt(&self) -> Result<(), Failure> {
         self.check_held()?;
-        self.producer.begin_transaction().map_err(|error| self.ended("begin a transaction", error))?;
+        self.producer
+            .producer()
+            .begin_transaction()
+            .map_err(|error| self.ended("begin a transaction", error))?;
         failpoint::reach_blocking(Point::TransactionBegun)
             .map_err(|error| self.undo(Failure::Undone(error)))?;
         self.fill().map_err(|failure| self.undo(failure))?;
@@ -215,18 +219,23 @@ impl Work {
     fn fill(&self) -> Result<(), Failure> {
         let Transaction { records, positions, .. } = &self.transaction;
         if !records.is_empty() {
-            let (call, decided) = send(&self.producer, records, None);
+            // Cloned, because a transaction may have to be begun again; values are shared.
+            let (mut shipment, decided) = Shipment::new(records.clone(), None);
+            let call = shipment.call();
+            shipment.hand_over(&self.producer);
+            drop(shipment);
             // Decided within the transaction's own time-out.
             let _ = decided.blocking_recv();
-            call.outcome().map_err(|error| self.not_delivered(records, error))?;
+            call.outcome().map_err(|error| self.not_delivered(&Sent::of(records), error))?;
         }
         failpoint::reach_blocking(Point::TransactionRecords).map_err(Failure::Undone)?;
         // Asked for last: the group may have moved on while the records were on their way.
         if let Some(proof) = self.proof()? {
             let list = list_of(positions).map_err(Failure::Undone)?;
             let deadline = Instant::now() + STEPS_MAX;
-            let kept =
-                repeat(deadline, || self.producer.send_offsets_to_transaction(&list, &proof, STEP_MAX));
+            let kept = repeat(deadline, || {
+                self.producer.producer().send_offsets_to_transaction(&list, &proof, STEP_MAX)
+            });
             kept.map_err(|error| match code(&error) {
                 Some(code) if is_outdated_generation(code) => Failure::Outdated(self.left_behind()),
                 Some(code) if is_lost_membership(code) => Failure::Undone(self.left_behind()),
@@ -236,16 +245,12 @@ impl Work {
         failpoint::reach_blocking(Point::TransactionPositions).map_err(Failure::Undone)
     }
 
-    fn not_delivered(&self, records: &[NewRecord], error: KafkaError) -> Failure {
-        if let Some((fatal, _)) = self.producer.client().fatal_error() {
+    fn not_delivered(&self, sent: &Sent, error: KafkaError) -> Failure {
+        if let Some((fatal, _)) = self.producer.producer().client().fatal_error() {
             return self.ended("append in a transaction", KafkaError::Global(fatal));
         }
         match code(&error) {
-            Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => {
-                let bytes =
-                    records.iter().map(|record| record.key.len() + record.value.len()).max().unwrap_or(0);
-                Failure::Undone(LogError::TooLarge { bytes, bytes_max: bytes.saturating_sub(1) })
-            }
+            Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => Failure::Undone(sent.too_large()),
             Some(Code::QueueFull) => Failure::Undone(LogError::QueueFull),
             _ => self.ended("append in a transaction", error),
         }
@@ -253,7 +258,7 @@ impl Work {
 
     fn commit(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + STEPS_MAX;
-        let error = match repeat(deadline, || self.producer.commit_transaction(STEP_MAX)) {
+        let error = match repeat(deadline, || self.producer.producer().commit_transaction(STEP_MAX)) {
             Ok(()) => {
                 return failpoint::reach_blocking(Point::TransactionCommitted)
                     .map_err(|_| Failure::Final(LogError::UnknownOutcome));
@@ -273,7 +278,7 @@ impl Work {
             return failure;
         }
         let deadline = Instant::now() + STEPS_MAX;
-        let Err(undoing) = repeat(deadline, || self.producer.abort_transaction(STEP_MAX)) else {
+        let Err(undoing) = repeat(deadline, || self.producer.producer().abort_transaction(STEP_MAX)) else {
             return failure;
         };
         let undoing = &undoing as &dyn std::error::Error;
@@ -288,7 +293,7 @@ impl Work {
 
     /// What an error before the commit means. Nothing is committed; whether the producer lives on is in the error.
     fn ended(&self, step: &'static str, error: KafkaError) -> Failure {
-        let is_fatal = self.producer.client().fatal_error().is_some()
+        let is_fatal = self.producer.producer().client().fatal_error().is_some()
             || matches!(&error, KafkaError::Transaction(error) if error.is_fatal());
         let is_fenced = code(&error).into_iter().chain(self.fatal_code()).any(is_fencing);
         let told =
@@ -297,7 +302,7 @@ impl Work {
     }
 
     fn fatal_code(&self) -> Option<Code> {
-        self.producer.client().fatal_error().map(|(code, _)| code)
+        self.producer.producer().client().fatal_error().map(|(code, _)| code)
     }
 }
 
