@@ -9,6 +9,7 @@ mod broker;
 mod broker_dies;
 #[path = "../log/groups.rs"]
 mod groups;
+mod growth;
 mod members;
 mod process;
 mod rebalances;

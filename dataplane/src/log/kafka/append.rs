@@ -95,6 +95,29 @@ impl Shipment {
         (Self { call, left: records.into_iter(), count, refusal: None }, decided)
     }
 
+    /// Hands over what is left, also to what the library has not heard of yet: partitions that were added, a topic that
+    /// was made. Blocks while the brokers are asked.
+    pub(super) fn hand_over_learning(&mut self, producer: &Deliverer) {
+        let mut learned: Option<Arc<str>> = None;
+        loop {
+            self.hand_over(producer);
+            match self.unknown_topic() {
+                Some(topic) if learned.as_ref() != Some(&topic) => {
+                    producer.learn(&topic);
+                    learned = Some(topic);
+                }
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// The topic of the first record that is left, if it was refused because of what the library does not know.
+    fn unknown_topic(&self) -> Option<Arc<str>> {
+        let first = self.left.as_slice().first()?;
+        let code = self.refusal.as_ref()?.rdkafka_error_code()?;
+        is_unknown(code).then(|| Arc::clone(&first.to.topic))
+    }
+
     /// What becomes of the records.
     pub(super) fn call(&self) -> Arc<Call> {
         Arc::clone(&self.call)
@@ -144,6 +167,7 @@ pub(super) struct Appender {
     producer: RwLock<Arc<Deliverer>>,
     waiting: Arc<AtomicUsize>,
     queue_bytes_max: usize,
+    learning: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -154,7 +178,14 @@ impl Appender {
         metrics: Arc<Metrics>,
     ) -> Result<Self, KafkaError> {
         let producer = RwLock::new(Arc::new(Deliverer::new(&config)?));
-        Ok(Self { config, producer, waiting: Arc::default(), queue_bytes_max, metrics })
+        Ok(Self {
+            config,
+            producer,
+            waiting: Arc::default(),
+            queue_bytes_max,
+            learning: tokio::sync::Mutex::default(),
+            metrics,
+        })
     }
 
     /// Appends what the topics take.
@@ -171,13 +202,26 @@ impl Appender {
         let (mut shipment, decided) = Shipment::new(records, Some(held));
         let call = shipment.call();
         shipment.hand_over(&producer);
-        drop(shipment);
+        if shipment.unknown_topic().is_some() {
+            self.hand_over_learning(shipment, Arc::clone(&producer)).await;
+        } else {
+            drop(shipment);
+        }
         // The sender lives in the call until every record is decided.
         let _ = decided.await;
         let outcome = call.outcome();
         let label = if outcome.is_ok() { "ok" } else { "failed" };
         self.metrics.log_commit_seconds.with_label_values(&[label]).observe(started.elapsed().as_secs_f64());
         outcome.map_err(|error| self.explain(topics, &sent, &producer, error))
+    }
+
+    /// One asks at a time: what it learns, the others that wait find known.
+    async fn hand_over_learning(&self, mut shipment: Shipment, producer: Arc<Deliverer>) {
+        let _only_one = self.learning.lock().await;
+        let learning = tokio::task::spawn_blocking(move || shipment.hand_over_learning(&producer));
+        if let Err(error) = learning.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "handing records over panicked");
+        }
     }
 
     fn hold(&self, bytes: usize) -> Result<Held, LogError> {
@@ -209,7 +253,8 @@ impl Appender {
                 sent.topics.iter().for_each(|name| topics.forget(name));
                 sent.too_large()
             }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            // The next append asks the brokers anew.
+            Some(code) if is_unknown(code) => {
                 sent.topics.iter().for_each(|name| topics.forget(name));
                 unavailable("append records", error)
             }
@@ -241,6 +286,11 @@ impl Appender {
             tracing::warn!(error = &error as &dyn std::error::Error, "records were not acknowledged in time");
         }
     }
+}
+
+/// Whether somebody has not heard of a topic or a partition, us or the broker.
+fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
 }
 
 /// What is remembered of records that were handed over, for the reason should they not arrive.

@@ -28,6 +28,9 @@ use crate::log::TopicPartition;
 /// librdkafka gets no processor for so long; what it still carries then is never let go of.
 const PURGE_MAX: Duration = Duration::from_secs(10);
 
+/// Longest wait for what the brokers know of a topic: a caller waits as long for an error that says to come back.
+const LEARN_MAX: Duration = Duration::from_secs(5);
+
 /// One record of a call while librdkafka has it.
 pub(super) struct Slot {
     pub(super) call: Arc<Call>,
@@ -74,6 +77,17 @@ impl Deliverer {
     /// What else a producer can do.
     pub(super) fn producer(&self) -> &ThreadedProducer<Deliveries> {
         &self.producer
+    }
+
+    /// Has librdkafka ask the brokers what a topic is; by itself it asks every few minutes. Blocks.
+    pub(super) fn learn(&self, topic: &str) {
+        if let Err(error) = self.producer.client().fetch_metadata(Some(topic), LEARN_MAX) {
+            tracing::debug!(
+                topic,
+                error = &error as &dyn std::error::Error,
+                "the brokers do not tell of a topic"
+            );
+        }
     }
 
     /// Hands one record over. What is not taken was not looked at, and comes back.

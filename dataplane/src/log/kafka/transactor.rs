@@ -222,7 +222,7 @@ impl Work {
             // Cloned, because a transaction may have to be begun again; values are shared.
             let (mut shipment, decided) = Shipment::new(records.clone(), None);
             let call = shipment.call();
-            shipment.hand_over(&self.producer);
+            shipment.hand_over_learning(&self.producer);
             drop(shipment);
             // Decided within the transaction's own time-out.
             let _ = decided.blocking_recv();
