@@ -57,15 +57,36 @@ pub fn repeat_horizon_inserts(partitions: u32) -> u32 {
     partitions.saturating_mul(REPEAT_HORIZON_SECONDS)
 }
 
-/// The window that a table's `engine_full` states; 0, the server's default, where it states none.
-pub fn deduplication_window(engine_full: &str) -> u32 {
+/// A setting that says for how long a table knows a repeated insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembers {
+    /// The setting.
+    pub setting: &'static str,
+    /// Its value: inserts, or seconds.
+    pub value: u32,
+    /// The least that a repeat needs, where so many inserts may come in between.
+    pub needed: u32,
+}
+
+/// What a table's `engine_full` states of its memory, beside what is needed; where it states nothing, the server's
+/// default. Replicated tables forget by number and by age, and heed the setting of plain ones as little as those heed
+/// theirs.
+pub fn remembers(engine_full: &str, inserts_needed: u32) -> Vec<Remembers> {
     let (_, settings) = engine_full.rsplit_once(" SETTINGS ").unwrap_or_default();
-    let stated = settings.split(", ").find_map(|setting| {
-        setting
-            .strip_prefix("non_replicated_deduplication_window = ")
-            .or_else(|| setting.strip_prefix("replicated_deduplication_window = "))
-    });
-    stated.and_then(|window| window.parse().ok()).unwrap_or(0)
+    let value = |name: &str, default: u32| {
+        let mut stated = settings.split(", ").filter_map(|setting| setting.split_once(" = "));
+        stated.find(|(setting, _)| *setting == name).map_or(default, |(_, value)| value.parse().unwrap_or(0))
+    };
+    let of = |setting, default, needed| Remembers { setting, value: value(setting, default), needed };
+    // `SharedMergeTree` of ClickHouse's cloud is replicated by another name.
+    if engine_full.starts_with("Replicated") || engine_full.starts_with("Shared") {
+        vec![
+            of("replicated_deduplication_window", 10_000, inserts_needed),
+            of("replicated_deduplication_window_seconds", 3_600, REPEAT_HORIZON_SECONDS),
+        ]
+    } else {
+        vec![of(WINDOW_SETTING, 0, inserts_needed)]
+    }
 }
 
 /// Most JSON paths of `event_data` that become columns of their own inside a part; the rest share one.

@@ -153,16 +153,42 @@ fn a_window_outlasts_what_the_partitions_insert() {
         let others = [DEAD_LETTERS, LEDGER];
         for table in sized.tables.iter().filter(|table| !others.contains(&table.name.as_str())) {
             let found = &observed(&sized).tables[&table.name];
-            assert_eq!(
-                deduplication_window(&found.engine_full),
-                window,
-                "{partitions} partitions, `{}`",
-                table.name
-            );
+            let needed = repeat_horizon_inserts(partitions);
+            let [memory] = remembers(&found.engine_full, needed)[..] else { panic!() };
+            assert_eq!(memory.value, window, "{partitions} partitions, `{}`", table.name);
+            assert!(memory.value >= memory.needed);
         }
-        assert!(window >= repeat_horizon_inserts(partitions));
     }
-    assert_eq!(deduplication_window("MergeTree ORDER BY a"), 0);
+}
+
+#[test]
+fn a_table_remembers_by_the_settings_of_its_engine() {
+    let plain = "non_replicated_deduplication_window";
+    let (window, seconds) = ("replicated_deduplication_window", "replicated_deduplication_window_seconds");
+    let replicated = "ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}') ORDER BY a";
+    let both = format!("{replicated} SETTINGS {window} = 7, {seconds} = 60, {plain} = 900000");
+    let cases: [(&str, &[(&str, u32)]); 7] = [
+        ("MergeTree ORDER BY a", &[(plain, 0)]),
+        (
+            "MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 9, index_granularity = 8192",
+            &[(plain, 9)],
+        ),
+        ("MergeTree ORDER BY a SETTINGS replicated_deduplication_window = 9", &[(plain, 0)]),
+        (replicated, &[(window, 10_000), (seconds, 3_600)]),
+        (&both, &[(window, 7), (seconds, 60)]),
+        (
+            "ReplicatedAggregatingMergeTree ORDER BY a SETTINGS replicated_deduplication_window_seconds = 60",
+            &[(window, 10_000), (seconds, 60)],
+        ),
+        (
+            "SharedMergeTree ORDER BY a SETTINGS replicated_deduplication_window = 60",
+            &[(window, 60), (seconds, 3_600)],
+        ),
+    ];
+    for (engine_full, expected) in cases {
+        let found: Vec<_> = remembers(engine_full, 1).iter().map(|m| (m.setting, m.value)).collect();
+        assert_eq!(found, expected, "{engine_full}");
+    }
 }
 
 #[test]
