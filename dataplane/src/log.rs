@@ -321,10 +321,13 @@ pub enum LogError {
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The log cannot do what is needed of it.
-    #[error("the brokers know no {what}; update them to Kafka 3.1 or newer")]
+    #[error("unsupported broker: it cannot {step}; update the brokers to Kafka 3.1 or newer")]
     Unsupported {
-        /// What they lack.
-        what: &'static str,
+        /// What was to be done.
+        step: &'static str,
+        /// What it said, if anything.
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// The log does not answer, or not as it should. It may pass.
     #[error("the log is not available: it cannot {step}")]

@@ -9,7 +9,7 @@ mod owners;
 mod settings;
 
 pub use admin::{Admin, ObservedTopic, RECORD_BYTES_MAX, Replication};
-pub use error::{KafkaError, is_refusal, is_unreachable};
+pub use error::{KafkaError, is_refusal, is_unreachable, is_unsupported};
 pub use native::{Cluster, Described, GroupPosition};
 pub use owners::Owners;
 pub use settings::{Ca, Mechanism, Password, Sasl, Settings, SettingsError};

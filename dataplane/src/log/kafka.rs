@@ -240,3 +240,6 @@ fn producing(base: &ClientConfig, options: &Options) -> ClientConfig {
 fn milliseconds(time: Duration) -> String {
     time.as_millis().max(1).to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use uuid::Uuid;
 
-use super::error::{KafkaError, is_refusal, is_unreachable};
+use super::error::{KafkaError, code_of, is_refusal, is_unreachable};
 use super::native::{self, Cluster, Described, GroupPosition};
 use super::settings::Settings;
 
@@ -323,13 +323,6 @@ fn quiet(settings: &Settings) -> Result<ClientConfig, KafkaError> {
     let mut config = settings.client_config().map_err(|source| KafkaError::Settings { source })?;
     config.set_log_level(RDKafkaLogLevel::Critical);
     Ok(config)
-}
-
-fn code_of(error: &ClientError) -> Option<Code> {
-    match error {
-        ClientError::AdminOp(code) => Some(*code),
-        other => other.rdkafka_error_code(),
-    }
 }
 
 fn one(results: Vec<TopicResult>) -> Result<(), Code> {

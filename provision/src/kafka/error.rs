@@ -1,6 +1,6 @@
 //! What the client library says in, one of few kinds of failure out: who can do something about it.
 
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 
 use super::settings::SettingsError;
 
@@ -56,7 +56,7 @@ pub enum KafkaError {
         /// What was to be done.
         step: &'static str,
         /// Why.
-        source: rdkafka::error::KafkaError,
+        source: ClientError,
     },
     /// A bug of ours.
     #[error("work on Kafka panicked")]
@@ -77,6 +77,27 @@ impl KafkaError {
             | Self::Failed { .. } => true,
             Self::Settings { .. } | Self::Topic { .. } | Self::Panicked { .. } => false,
         }
+    }
+
+    /// Whether the brokers do not know what was asked of them.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Self::Failed { source, .. } => code_of(source).is_some_and(is_unsupported),
+            Self::Topic { source, .. } => is_unsupported(*source),
+            Self::Settings { .. }
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::TooFewBrokers { .. }
+            | Self::Panicked { .. } => false,
+        }
+    }
+}
+
+/// The code in a failure; the client library leaves it out of those of the admin client.
+pub(super) fn code_of(error: &ClientError) -> Option<Code> {
+    match error {
+        ClientError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
     }
 }
 
@@ -123,4 +144,9 @@ pub fn is_refusal(code: Code) -> bool {
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
     )
+}
+
+/// Whether the brokers, or the version of them that speaks to us, do not know what was asked.
+pub fn is_unsupported(code: Code) -> bool {
+    matches!(code, Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented)
 }

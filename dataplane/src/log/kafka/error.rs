@@ -16,8 +16,8 @@ pub(super) fn unavailable(step: &'static str, source: KafkaError) -> LogError {
         Some(code) if millrace_provision::kafka::is_refusal(code) => {
             LogError::Refused { step, source: Arc::new(source) }
         }
-        Some(Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented) => {
-            LogError::Unsupported { what: step }
+        Some(code) if millrace_provision::kafka::is_unsupported(code) => {
+            LogError::Unsupported { step, source: Some(Arc::new(source)) }
         }
         _ => LogError::Unavailable { step, source: Arc::new(source) },
     }
@@ -28,11 +28,11 @@ pub(super) fn unavailable_code(step: &'static str, code: Code) -> LogError {
     unavailable(step, KafkaError::Global(code))
 }
 
-/// A failure to ask about topics.
-pub(super) fn not_told(source: AdminError) -> LogError {
-    let step = "describe a topic";
+/// A failure to ask about topics and groups.
+pub(super) fn not_told(step: &'static str, source: AdminError) -> LogError {
     match source {
         AdminError::Refused { .. } => LogError::Refused { step, source: Arc::new(source) },
+        old if old.is_unsupported() => LogError::Unsupported { step, source: Some(Arc::new(old)) },
         other => LogError::Unavailable { step, source: Arc::new(other) },
     }
 }

@@ -11,6 +11,9 @@ use crate::log::{Committed, LogError, NewRecord, TopicInfo, TopicPartition};
 /// What brokers take where their settings may not be read.
 const RECORD_BYTES_DEFAULT: usize = 1_000_000;
 
+/// What fails when the brokers do not tell of a topic.
+const DESCRIBE: &str = "describe a topic";
+
 /// A topic as it was last seen.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -37,7 +40,9 @@ impl Topics {
     pub(super) async fn ask(&self, name: &str) -> Result<Known, LogError> {
         match self.observe(name).await? {
             // Positions and tokens of loaded blocks name topics by their ids.
-            Some(known) if known.info.id.is_nil() => Err(LogError::Unsupported { what: "ids of topics" }),
+            Some(known) if known.info.id.is_nil() => {
+                Err(LogError::Unsupported { step: "tell the id of a topic", source: None })
+            }
             Some(known) => {
                 let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
                 all.insert(Arc::clone(&known.info.name), known.clone());
@@ -59,13 +64,13 @@ impl Topics {
             })),
             // Who may use a topic may not always read its settings.
             Err(KafkaError::Refused { .. }) => {
-                let found = self.admin.describe(&[name]).await.map_err(not_told)?;
+                let found = self.admin.describe(&[name]).await.map_err(|error| not_told(DESCRIBE, error))?;
                 Ok(found.into_iter().next().map(|found| Known {
                     info: info(found.id, found.partitions),
                     record_bytes_max: RECORD_BYTES_DEFAULT,
                 }))
             }
-            Err(error) => Err(not_told(error)),
+            Err(error) => Err(not_told(DESCRIBE, error)),
         }
     }
 
@@ -93,9 +98,8 @@ impl Topics {
         of: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
         let asked: Vec<_> = of.iter().map(|of| (of.topic.to_string(), of.partition)).collect();
-        let found = self.admin.group_positions(group, asked).await.map_err(|source| {
-            LogError::Unavailable { step: "find where a group stands", source: Arc::new(source) }
-        })?;
+        let found = self.admin.group_positions(group, asked).await;
+        let found = found.map_err(|error| not_told("find where a group stands", error))?;
         let position = |of: &TopicPartition| {
             let found = found.iter().find(|at| *at.topic == *of.topic && at.partition == of.partition)?;
             Some(Committed { offset: found.offset, metadata: found.metadata.clone() })
