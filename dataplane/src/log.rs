@@ -280,18 +280,25 @@ pub enum LogError {
     #[error("the log's queue is full")]
     QueueFull,
     /// The disk is full or nearly so.
-    #[error("the log's disk has less than {free_bytes_min} bytes free")]
+    #[error("the log's disk has less than {free_bytes_min} bytes free; make room on it")]
     DiskFull {
         /// What must stay free.
         free_bytes_min: u64,
     },
-    /// What is kept for the log while it is away has reached its bound, or its disk is full.
+    /// What is kept for the log while it is away has reached its bound.
     #[error(
         "the spill has no room for more than its {bytes_max} bytes; see why the log is away, or give it a larger volume"
     )]
     SpillFull {
         /// The bound.
         bytes_max: u64,
+    },
+    /// The disk of what is kept for the log while it is away took no more, below the bound.
+    #[error("the spill's disk is full; make room on it, or give the spill a larger volume")]
+    SpillDiskFull {
+        /// What the disk said.
+        #[source]
+        source: Arc<std::io::Error>,
     },
     /// A write or fsync failed. Nothing is acknowledged any more until the process is started again.
     #[error("the log failed at `{step}`; check its disk, then restart")]
@@ -363,6 +370,7 @@ impl LogError {
             // A broker may refuse one record of a call and take the others; before a spill was full, the log was asked.
             Self::TooLarge { .. }
             | Self::SpillFull { .. }
+            | Self::SpillDiskFull { .. }
             | Self::Refused { .. }
             | Self::Unsupported { .. }
             | Self::Failed { .. }
@@ -380,6 +388,7 @@ impl LogError {
             Self::QueueFull
             | Self::DiskFull { .. }
             | Self::SpillFull { .. }
+            | Self::SpillDiskFull { .. }
             | Self::UnknownOutcome
             | Self::Refused { .. }
             | Self::Unsupported { .. }

@@ -9,6 +9,7 @@ mod compress;
 #[path = "ingest/support.rs"]
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use compress::{Coding, compress};
@@ -492,6 +493,11 @@ async fn what_the_log_does_not_take_is_a_503_with_a_time_to_retry() {
         (LogError::QueueFull, "log_busy", 1..=3),
         (LogError::DiskFull { free_bytes_min: 1 }, "log_full", 30..=60),
         (LogError::SpillFull { bytes_max: 1 }, "log_full", 30..=60),
+        (
+            LogError::SpillDiskFull { source: Arc::new(std::io::Error::other("no space")) },
+            "log_full",
+            30..=60,
+        ),
         (LogError::Failed { step: "fsync", source: None }, "log_unavailable", 5..=15),
         (LogError::Closed, "log_unavailable", 5..=15),
         (LogError::UnknownTopic { topic: TOPIC.to_owned() }, "log_unavailable", 5..=15),

@@ -88,7 +88,7 @@ impl Base {
                         self.watched(&live),
                         folder,
                         options.clone(),
-                        Arc::clone(&self.metrics),
+                        Arc::clone(&self.troubles),
                     )
                     .map_err(|source| ClusterError::Spill { source })?;
                     self.told.of_spill(Arc::clone(&spill));

@@ -238,7 +238,7 @@ impl AppendError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Log { source: LogError::QueueFull } => "log_busy",
-            Self::Log { source: LogError::DiskFull { .. } | LogError::SpillFull { .. } } => "log_full",
+            Self::Log { source } if is_full(source) => "log_full",
             Self::TimedOut { .. } => "log_timeout",
             Self::Log { .. } | Self::Incomplete => "log_unavailable",
         }
@@ -248,7 +248,7 @@ impl AppendError {
     pub(super) fn retry_seconds(&self) -> RangeInclusive<u32> {
         match self {
             Self::Log { source: LogError::QueueFull } => RETRY_BUSY,
-            Self::Log { source: LogError::DiskFull { .. } | LogError::SpillFull { .. } } => RETRY_FULL,
+            Self::Log { source } if is_full(source) => RETRY_FULL,
             Self::Log { .. } | Self::TimedOut { .. } | Self::Incomplete => RETRY_BROKEN,
         }
     }
@@ -266,6 +266,11 @@ impl AppendError {
             }
         }
     }
+}
+
+/// Whether somebody has to make room.
+fn is_full(error: &LogError) -> bool {
+    matches!(error, LogError::DiskFull { .. } | LogError::SpillFull { .. } | LogError::SpillDiskFull { .. })
 }
 
 #[cfg(test)]

@@ -148,9 +148,13 @@ impl EmbeddedLog {
         local::ensure_topics(&*self.inner, topics).await
     }
 
-    /// Whether records are taken at all; the error says why not any more.
+    /// Whether records are taken at all; the error says why not, for ever or until there is room.
     pub fn health(&self) -> Result<(), LogError> {
-        self.inner.queue.ended().map_or(Ok(()), Err)
+        match self.inner.queue.ended() {
+            Some(error) => Err(error),
+            None if self.inner.is_disk_low() => Err(self.inner.disk_full()),
+            None => Ok(()),
+        }
     }
 
     /// Every topic, by name.
@@ -197,6 +201,10 @@ impl Inner {
     /// A file system that cannot say how full it is gets the benefit of the doubt: the write itself will tell.
     fn is_disk_low(&self) -> bool {
         (self.environment.free_bytes)().is_ok_and(|free| free < self.options.free_bytes_min)
+    }
+
+    fn disk_full(&self) -> LogError {
+        LogError::DiskFull { free_bytes_min: self.options.free_bytes_min }
     }
 
     fn report_queue(&self) {

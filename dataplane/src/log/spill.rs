@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::replay::Replay;
 use self::store::Store;
 use self::writer::Ticket;
+use super::watched::Troubles;
 use super::{
     Committed, Consumer, Later, Log, LogError, LogRecord, NewRecord, ReadLimits, Repeated, TopicInfo,
     TopicPartition, Transactor, Watermarks,
@@ -70,6 +71,8 @@ struct Shared {
     /// What was appended without an answer, and will be again.
     repeated: Mutex<Repeated>,
     metrics: Arc<Metrics>,
+    /// Where it is told that there is no room.
+    troubles: Arc<Troubles>,
 }
 
 impl SpillLog {
@@ -78,7 +81,7 @@ impl SpillLog {
         inner: Arc<dyn Log>,
         folder: &Path,
         options: Options,
-        metrics: Arc<Metrics>,
+        troubles: Arc<Troubles>,
     ) -> Result<Arc<Self>, SpillError> {
         let store = Store::open(folder, options.bytes_max)?;
         let shared = Arc::new(Shared {
@@ -86,7 +89,8 @@ impl SpillLog {
             is_away: AtomicBool::new(false),
             spilled: Notify::new(),
             repeated: Mutex::default(),
-            metrics,
+            metrics: Arc::clone(troubles.metrics()),
+            troubles,
         });
         shared.report();
         let (tickets, waiting) = mpsc::channel(WAITING_MAX);

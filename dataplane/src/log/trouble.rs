@@ -26,6 +26,12 @@ pub enum Trouble {
     Refused,
     /// The brokers cannot do what is needed.
     Unsupported,
+    /// The disk of the embedded log has no room.
+    DiskFull,
+    /// The spill has reached its bound.
+    SpillFull,
+    /// The disk of the spill has no room.
+    SpillDiskFull,
 }
 
 impl Trouble {
@@ -38,9 +44,10 @@ impl Trouble {
             LogError::Fenced { .. } => Some(Self::TransactorFenced),
             LogError::Refused { .. } => Some(Self::Refused),
             LogError::Unsupported { .. } => Some(Self::Unsupported),
+            LogError::DiskFull { .. } => Some(Self::DiskFull),
+            LogError::SpillFull { .. } => Some(Self::SpillFull),
+            LogError::SpillDiskFull { .. } => Some(Self::SpillDiskFull),
             LogError::QueueFull
-            | LogError::DiskFull { .. }
-            | LogError::SpillFull { .. }
             | LogError::Failed { .. }
             | LogError::UnknownOutcome
             | LogError::Unavailable { .. }
@@ -58,6 +65,9 @@ impl Trouble {
             Self::TransactorFenced => "transactor_fenced",
             Self::Refused => "refused",
             Self::Unsupported => "unsupported_broker",
+            Self::DiskFull => "disk_full",
+            Self::SpillFull => "spill_full",
+            Self::SpillDiskFull => "spill_disk_full",
         }
     }
 
@@ -72,6 +82,13 @@ impl Trouble {
             Self::TransactorFenced => "see that no two worker pods run under one name and topic prefix",
             Self::Refused => "check the account, its ACLs and the certificates in the Kafka profile",
             Self::Unsupported => "update the brokers to Kafka 3.1 or newer",
+            Self::DiskFull => {
+                "make room on the disk of the data directory; events are taken again by themselves"
+            }
+            Self::SpillFull => "see why Kafka is away, or give ingest a larger spill volume",
+            Self::SpillDiskFull => {
+                "make room on the spill's volume, or give ingest a larger one; events are taken again by themselves"
+            }
         }
     }
 }

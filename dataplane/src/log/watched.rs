@@ -26,6 +26,11 @@ impl Troubles {
         Self { standing: Mutex::default(), metrics }
     }
 
+    /// Where they are counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// What stands, with the fixes; `None` when all is well.
     pub fn text(&self) -> Option<String> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).text(Instant::now())

@@ -29,6 +29,7 @@ use crate::ingest::{self, Ingest, IngestError};
 use crate::ledger::standing::Standing;
 use crate::listen;
 use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::watched::Troubles;
 use crate::log::{Log, LogError};
 use crate::member::Member;
 use crate::metrics::Metrics;
@@ -284,6 +285,7 @@ impl Front<'_> {
         });
         let probes = Probes {
             log: self.readiness.part("log", Need::Required),
+            troubles: Troubles::new(Arc::clone(self.metrics)),
             clickhouse: self.readiness.part("clickhouse", Need::Shown),
         };
         let admin = admin::router(AdminState {
@@ -361,6 +363,7 @@ impl Front<'_> {
 /// What the probes tell.
 struct Probes {
     log: Signal,
+    troubles: Troubles,
     clickhouse: Signal,
 }
 
@@ -368,7 +371,10 @@ impl Probes {
     async fn look(&self, log: &EmbeddedLog, store: &ClickHouse) {
         match log.health() {
             Ok(()) => self.log.up(),
-            Err(error) => self.log.down(crate::telemetry::chain(&error)),
+            Err(error) => {
+                self.troubles.met("log", &error);
+                self.log.down(crate::telemetry::chain(&error));
+            }
         }
         match tokio::time::timeout(PROBE_MAX, store.health()).await {
             Ok(Ok(_)) => self.clickhouse.up(),

@@ -121,7 +121,9 @@ async fn a_full_disk_refuses_records_but_not_positions_until_space_is_back() {
         assert_error(full, |e| matches!(e, LogError::DiskFull { .. }) && e.is_retryable());
     }
     consumer.commit(vec![position(0, 1, "")]).await.unwrap();
+    assert!(matches!(log.health(), Err(LogError::DiskFull { .. })), "who asks is told");
     disk.free.store(u64::MAX, Ordering::SeqCst);
+    log.health().unwrap();
     assert_eq!(log.append(vec![record(0, "after")]).await.unwrap(), [1]);
 }
 

@@ -65,7 +65,7 @@ fn plan(inner: &Inner, tickets: Vec<Ticket>, is_disk_low: bool) -> (Plan, Vec<Pl
     let mut state = lock(&inner.state);
     for Ticket { operation, answer, .. } in tickets {
         let outcome = if is_disk_low && operation.adds_records() {
-            Err(LogError::DiskFull { free_bytes_min: inner.options.free_bytes_min })
+            Err(inner.disk_full())
         } else {
             plan.add(&mut state, operation, now, inner.options.record_bytes_max)
         };

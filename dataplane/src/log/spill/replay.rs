@@ -197,6 +197,7 @@ fn is_final(error: &LogError, tried: Duration) -> bool {
         LogError::QueueFull
         | LogError::DiskFull { .. }
         | LogError::SpillFull { .. }
+        | LogError::SpillDiskFull { .. }
         | LogError::Failed { .. }
         | LogError::Fenced { .. }
         | LogError::UnknownOutcome

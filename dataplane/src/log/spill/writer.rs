@@ -31,8 +31,10 @@ struct Open {
 
 /// Why a group was not written.
 enum Failure {
-    /// There is no room; there may be later.
+    /// The bound is reached; there may be room later.
     NoRoom,
+    /// The disk is full; it may have room later.
+    DiskFull(Arc<io::Error>),
     /// Nothing more can be trusted to this disk.
     Broken(Arc<io::Error>),
 }
@@ -52,6 +54,9 @@ pub(super) fn run(shared: &Shared, mut waiting: mpsc::Receiver<Ticket>) {
             let error = source.as_ref() as &dyn std::error::Error;
             tracing::error!(error, "the spill could not be written; nothing is spilled until restart");
             broken = Some(Arc::clone(source));
+        }
+        if let Err(error) = told(&written, shared) {
+            shared.troubles.met("spill", &error);
         }
         if written.is_ok() {
             shared.count("spilled", group.iter().map(|ticket| ticket.records.len()).sum());
@@ -123,7 +128,7 @@ fn create(store: &Store, number: u64) -> io::Result<File> {
 
 fn no_room_or_broken(error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::NoRoom,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::DiskFull(Arc::new(error)),
         _ => Failure::Broken(Arc::new(error)),
     }
 }
@@ -132,6 +137,7 @@ fn told(written: &Result<(), Failure>, shared: &Shared) -> Result<(), LogError> 
     match written {
         Ok(()) => Ok(()),
         Err(Failure::NoRoom) => Err(LogError::SpillFull { bytes_max: shared.store.bytes_max() }),
+        Err(Failure::DiskFull(source)) => Err(LogError::SpillDiskFull { source: Arc::clone(source) }),
         Err(Failure::Broken(source)) => {
             Err(LogError::Failed { step: "spill", source: Some(Arc::clone(source) as _) })
         }
