@@ -107,6 +107,15 @@ impl Topics {
         Ok(of.iter().map(position).collect())
     }
 
+    /// Why nothing came of a step: a client that waited in vain does not say whether it was refused, so the brokers are
+    /// asked something that anybody may ask.
+    pub(super) async fn reason_of(&self, failed: LogError, step: &'static str) -> LogError {
+        match self.admin.cluster().await {
+            Ok(_) => failed,
+            Err(error) => not_told(step, error),
+        }
+    }
+
     fn has(&self, of: &TopicPartition) -> Option<Known> {
         let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
         all.get(&of.topic).filter(|known| of.partition < known.info.partitions).cloned()

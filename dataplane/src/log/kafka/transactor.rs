@@ -22,6 +22,8 @@ use crate::log::{LogError, Transaction, Transactor};
 
 /// After this the coordinator ends a transaction by itself: a worker that died holds readers up no longer.
 const TRANSACTION_MS: &str = "10000";
+/// What fails when an id cannot be taken over.
+const TAKE_OVER: &str = "take a transactional id over";
 /// One attempt of one step.
 const STEP_MAX: Duration = Duration::from_secs(5);
 /// Longest for a whole step with its repeats: the coordinator may have to move.
@@ -80,7 +82,7 @@ impl KafkaTransactor {
         let id: Arc<str> = Arc::from(id);
         let named = Arc::clone(&id);
         let start = move || {
-            let failed = |source| unavailable("take a transactional id over", source);
+            let failed = |source| unavailable(TAKE_OVER, source);
             let producer = Deliverer::new(&with_id).map_err(failed)?;
             let deadline = Instant::now() + STEPS_MAX;
             repeat(deadline, || producer.producer().init_transactions(STEP_MAX)).map_err(
@@ -91,7 +93,13 @@ impl KafkaTransactor {
             )?;
             Ok(Arc::new(producer))
         };
-        let producer = tokio::task::spawn_blocking(start).await.map_err(panicked)??;
+        let producer = match tokio::task::spawn_blocking(start).await.map_err(panicked)? {
+            Ok(producer) => producer,
+            Err(failed @ LogError::Unavailable { .. }) => {
+                return Err(topics.reason_of(failed, TAKE_OVER).await);
+            }
+            Err(failed) => return Err(failed),
+        };
         config.remove("transactional.id");
         Ok(Self { id, config, topics, producer, standing: Standing::Good, running: None })
     }
