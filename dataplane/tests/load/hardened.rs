@@ -161,6 +161,54 @@ async fn a_block_that_needs_too_much_memory_is_planned_smaller_in_a_new_epoch() 
 }
 
 #[tokio::test]
+async fn what_an_engine_with_too_little_memory_refuses_is_repeated_until_it_is_stored() {
+    let fixture = Fixture::new("hardened_memory_engine").await;
+    fixture.push(0..EVENTS);
+    // From too little for anything to enough for the table and too little for its views.
+    let limits = [1_000, 3_400_000, 3_700_000, 4_000_000, 4_300_000, 4_600_000, 5_000_000, 6_000_000];
+    let proxy = Proxy::start(engine::url(), limits.map(Fault::Memory)).await;
+    fixture.load_all(store_at(&proxy.url), EVENTS).await;
+    assert!(proxy.is_used_up());
+    fixture.assert_stored_once(EVENTS).await;
+    let refused = fixture.inserts("overloaded");
+    assert!(refused > 0, "the engine refused none");
+    assert_eq!((fixture.inserts("permanent"), fixture.inserts("ambiguous")), (0, 0));
+}
+
+/// With tables that take no part more, a loader waits; when they do again, the same blocks go in.
+#[tokio::test]
+async fn what_an_engine_with_too_many_parts_refuses_is_repeated_until_it_is_stored() {
+    for table in ["events", "dashboard_stats", "user_retention"] {
+        let fixture = Fixture::new(&format!("hardened_parts_{table}")).await;
+        fixture.push(0..40);
+        fixture.load_all(engine::store(), 40).await;
+        let settings = "parts_to_throw_insert = 1, parts_to_delay_insert = 1";
+        execute(&fixture, &format!("ALTER TABLE {{db}}.{table} MODIFY SETTING {settings}")).await;
+        fixture.push(40..EVENTS);
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(load::run(fixture.loader(engine::store()), cancel.clone()));
+        let refused = async {
+            while fixture.inserts("overloaded") < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), refused).await.expect("the engine refuses");
+        let reset = "parts_to_throw_insert, parts_to_delay_insert";
+        execute(&fixture, &format!("ALTER TABLE {{db}}.{table} RESET SETTING {reset}")).await;
+        for partition in 0..PARTITIONS {
+            fixture.log.loaded_up_to(partition, EVENTS / u64::from(PARTITIONS)).await;
+        }
+        cancel.cancel();
+        running.await.unwrap().unwrap();
+        fixture.assert_stored_once(EVENTS).await;
+        assert_eq!((fixture.inserts("permanent"), fixture.inserts("ambiguous")), (0, 0), "{table}");
+        let epochs: serde_json::Value =
+            fixture.one("SELECT max(log_epoch) AS epoch FROM {db:Identifier}.events").await;
+        assert_eq!(epochs["epoch"], 1, "{table}: nothing was planned anew");
+    }
+}
+
+#[tokio::test]
 async fn a_block_of_which_something_is_stored_is_never_planned_anew() {
     let fixture = Fixture::new("hardened_memory_stored").await;
     fixture.push(0..EVENTS);

@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     OutOfMemory,
     /// ClickHouse carries it out; the answer is that there is too little memory.
     StoredButOutOfMemory,
+    /// ClickHouse may use so many bytes for it.
+    Memory(u32),
     /// Nothing is carried out, the connection ends at once.
     Refuse,
 }
@@ -81,6 +83,12 @@ fn answer(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 500 Error\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
 }
 
+/// The request with one more setting in its address.
+fn with_setting(request: &[u8], setting: &str) -> Vec<u8> {
+    let at = request.iter().position(|byte| *byte == b'?').unwrap() + 1;
+    [&request[..at], setting.as_bytes(), b"&", &request[at..]].concat()
+}
+
 async fn connection(
     mut client: TcpStream,
     upstream: String,
@@ -95,9 +103,13 @@ async fn connection(
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { return };
                 let chunk = &from_client[..count];
+                let mut limited = None;
                 if String::from_utf8_lossy(chunk).contains("query=INSERT") {
                     fault = faults.lock().unwrap().pop_front();
                     seen.send_modify(|seen| *seen += 1);
+                    if let Some(Fault::Memory(bytes)) = fault {
+                        limited = Some(with_setting(chunk, &format!("max_memory_usage={bytes}")));
+                    }
                 }
                 match fault {
                     Some(Fault::Refuse) => return,
@@ -112,7 +124,7 @@ async fn connection(
                     Some(Fault::OutOfMemory) => continue,
                     _ => {}
                 }
-                if server.write_all(chunk).await.is_err() {
+                if server.write_all(limited.as_deref().unwrap_or(chunk)).await.is_err() {
                     return;
                 }
             }
