@@ -4,6 +4,7 @@
 mod columns;
 mod diff;
 mod owner;
+mod rollups;
 mod side_by_side;
 mod sql;
 
@@ -16,8 +17,9 @@ use crate::config::{AppConfig, Events, Topic};
 use crate::names::TopicKind;
 
 pub use columns::{EventColumn, event_columns};
-pub use diff::{Difference, Incompatible, Observed, ObservedTable, Statement, diff};
+pub use diff::{Difference, Incompatible, Observed, ObservedTable, Pace, Statement, diff, rebuild};
 pub use owner::{Claim, Owner, Taken, claim};
+pub use rollups::is_needed as rebuild_is_needed;
 pub use sql::{identifier, literal};
 
 /// The table of events.
@@ -34,6 +36,9 @@ pub const USER_RETENTION_MV: &str = "user_retention_mv";
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// What was counted where, by minute of acceptance: what says that nothing was lost.
 pub const LEDGER: &str = "ledger";
+
+/// Up to which offsets `events` had rows when the rollups were last made anew from it.
+pub const ROLLUPS_REBUILT: &str = "rollups_rebuilt";
 
 /// Oldest ClickHouse that keeps the promises of the load protocol: since 26.2 a deduplicated insert is
 /// deduplicated in dependent views by default, and one setting governs both kinds of insert.
@@ -157,6 +162,24 @@ impl Schema {
         self
     }
 
+    /// Whether a table is filled by a view, so that it can be made anew from `events`.
+    pub fn is_rollup(&self, table: &str) -> bool {
+        self.views.iter().any(|view| view.target == table)
+    }
+
+    /// What a rollup was made from, in short; kept as the comment of its view. A server that prints the definition in
+    /// other words than it was given is not asked for the same again and again.
+    pub fn definition(&self, view: &View) -> String {
+        let shape = self.tables.iter().find(|table| table.name == view.target).map(|table| {
+            let columns: Vec<_> = table.columns.iter().map(|column| (&column.name, &column.kind)).collect();
+            (columns, &table.engine, &table.partition_by, &table.order_by)
+        });
+        let canonical =
+            serde_json::to_vec(&(view, shape)).expect("strings, lists and tuples always serialize");
+        let digest = hex::encode(Sha256::digest(canonical));
+        format!("millrace rollup {}", &digest[..16])
+    }
+
     /// SHA-256 over the canonical JSON, in hex. What loaders write into their intents.
     pub fn hash(&self) -> String {
         let canonical =
@@ -180,6 +203,7 @@ pub fn desired(database: &str, events: &Events, retention_seconds: u64) -> Schem
         user_retention_table(retention_seconds),
         dead_letters_table(retention_seconds),
         ledger_table(retention_seconds),
+        rollups_rebuilt_table(retention_seconds),
     ];
     let views = vec![dashboard_stats_view(database), user_retention_view(database)];
     Schema { database: database.to_owned(), tables, views }
@@ -318,6 +342,27 @@ fn ledger_table(retention_seconds: u64) -> Table {
         partition_by: "toYYYYMM(minute)".to_owned(),
         order_by: "minute, kind, reason, instance".to_owned(),
         ttl: ttl("minute", retention_seconds),
+        settings: settings(),
+    }
+}
+
+/// Rows of a month up to `log_offset` were in `events` when the rollups were made anew, so the rollups have them: a block
+/// that is repeated afterwards must not bring them once more. The rows of a block that are of one month are stored
+/// together or not at all, so one offset per epoch, partition and month says it exactly.
+fn rollups_rebuilt_table(retention_seconds: u64) -> Table {
+    Table {
+        name: ROLLUPS_REBUILT.to_owned(),
+        columns: columns(&[
+            ("rebuilt_at", "DateTime64(3, 'UTC')"),
+            ("log_epoch", "UInt32"),
+            ("log_partition", "UInt32"),
+            ("month", "UInt32"),
+            ("log_offset", "UInt64"),
+        ]),
+        engine: "MergeTree".to_owned(),
+        partition_by: "toYYYYMM(rebuilt_at)".to_owned(),
+        order_by: "log_epoch, log_partition, month".to_owned(),
+        ttl: ttl("rebuilt_at", retention_seconds),
         settings: settings(),
     }
 }

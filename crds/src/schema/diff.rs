@@ -1,10 +1,12 @@
 //! What is observed and what is desired in, statements that lead from one to the other out.
-//! Only additions and changes in place; what would lose or reinterpret data is refused with both definitions.
-//! A column whose property left the App stays, with its data: nothing is ever dropped here.
+//! Tables are only added to and changed in place; what would lose or reinterpret data is refused with both definitions.
+//! A column whose property left the App stays, with its data. Rollups hold nothing that `events` does not: one that
+//! differs is made anew ([`rollups`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::rollups;
 use super::side_by_side::{self, Line};
 use super::sql::{self, identifier, qualified};
 use super::{Column, Schema, Table, View};
@@ -16,6 +18,19 @@ pub struct Statement {
     pub object: String,
     /// The SQL.
     pub text: String,
+    /// How it is carried out.
+    pub pace: Pace,
+}
+
+/// How a statement is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Answered within seconds.
+    Quick,
+    /// Reads stored events: takes as long as there are many.
+    Long,
+    /// A question, asked until it answers 0. Its parameter `waited` is how many seconds it has been asked for.
+    UntilZero,
 }
 
 /// A database as it is. Texts are ClickHouse's own (`system.tables`, `system.columns`).
@@ -23,6 +38,8 @@ pub struct Statement {
 pub struct Observed {
     /// Tables and views by name.
     pub tables: BTreeMap<String, ObservedTable>,
+    /// Months (`YYYYMM`) of which `events` has rows; only looked at where [`rollups::is_needed`].
+    pub months: Vec<u32>,
 }
 
 /// A table or view as it is.
@@ -38,8 +55,12 @@ pub struct ObservedTable {
     pub sorting_key: String,
     /// `as_select`; empty for a table.
     pub as_select: String,
-    /// `create_table_query`: where the target of a view is found.
+    /// `create_table_query`: where the target of a view and the constraints of a table are found.
     pub create_table_query: String,
+    /// `comment`: which definition a view was made from.
+    pub comment: String,
+    /// `total_rows`; absent for a view.
+    pub rows: Option<u64>,
     /// Columns, in their order.
     pub columns: Vec<Column>,
 }
@@ -68,32 +89,72 @@ pub struct Difference {
 pub fn diff(observed: Option<&Observed>, desired: &Schema) -> Result<Vec<Statement>, Incompatible> {
     let empty = Observed::default();
     let observed = observed.unwrap_or(&empty);
+    if rollups::is_needed(observed, desired) {
+        return rebuild(observed, desired);
+    }
+    let (mut statements, mut differences) = of_tables(observed, desired, |_| true);
+    for view in &desired.views {
+        match observed.tables.get(&view.name) {
+            None => statements.push(Statement::quick(&view.name, sql::create_view(desired, view))),
+            Some(found) => differences.extend(view_difference(desired, found, view)),
+        }
+    }
+    statements.extend(rollups::leftovers(observed, desired));
+    refuse(desired, differences)?;
+    Ok(statements)
+}
+
+/// The same, and every rollup is made anew from `events`, whether it differs or not.
+pub fn rebuild(observed: &Observed, desired: &Schema) -> Result<Vec<Statement>, Incompatible> {
+    // What is there of a rollup's table is replaced, not altered.
+    let is_kept =
+        |table: &Table| !desired.is_rollup(&table.name) || !observed.tables.contains_key(&table.name);
+    let (mut statements, differences) = of_tables(observed, desired, is_kept);
+    refuse(desired, differences)?;
+    statements.extend(rollups::statements(observed, desired));
+    Ok(statements)
+}
+
+fn refuse(desired: &Schema, differences: Vec<Difference>) -> Result<(), Incompatible> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Incompatible { database: desired.database.clone(), differences })
+}
+
+fn of_tables(
+    observed: &Observed,
+    desired: &Schema,
+    is_meant: impl Fn(&Table) -> bool,
+) -> (Vec<Statement>, Vec<Difference>) {
     let mut statements = Vec::new();
     let mut differences = Vec::new();
-    for table in &desired.tables {
+    for table in desired.tables.iter().filter(|table| is_meant(table)) {
         match observed.tables.get(&table.name) {
-            None => statements.push(statement(&table.name, sql::create_table(desired, table))),
+            None => statements.push(Statement::quick(&table.name, sql::create_table(desired, table))),
             Some(found) => match table_conflicts(found, table) {
                 conflicts if conflicts.is_empty() => statements.extend(table_changes(desired, found, table)),
                 conflicts => differences.push(table_difference(found, table, conflicts)),
             },
         }
     }
-    for view in &desired.views {
-        match observed.tables.get(&view.name) {
-            None => statements.push(statement(&view.name, sql::create_view(desired, view))),
-            Some(found) => differences.extend(view_difference(desired, found, view)),
-        }
-    }
-    if differences.is_empty() {
-        Ok(statements)
-    } else {
-        Err(Incompatible { database: desired.database.clone(), differences })
-    }
+    (statements, differences)
 }
 
-fn statement(object: &str, text: String) -> Statement {
-    Statement { object: object.to_owned(), text }
+/// Whether what is there of a rollup is not what is wanted: its view, or the table that the view fills.
+pub(super) fn rollup_differs(observed: &Observed, desired: &Schema, view: &View) -> bool {
+    let there = |name: &str| observed.tables.get(name);
+    let table = desired.tables.iter().find(|table| table.name == view.target);
+    let table_differs = table
+        .zip(there(&view.target))
+        .is_some_and(|(table, found)| !table_conflicts(found, table).is_empty());
+    table_differs || there(&view.name).is_some_and(|found| view_difference(desired, found, view).is_some())
+}
+
+impl Statement {
+    pub(super) fn quick(object: &str, text: String) -> Self {
+        Self { object: object.to_owned(), text, pace: Pace::Quick }
+    }
 }
 
 fn table_conflicts(found: &ObservedTable, table: &Table) -> Vec<String> {
@@ -121,7 +182,7 @@ fn table_changes(schema: &Schema, found: &ObservedTable, table: &Table) -> Vec<S
     changes.extend(setting_change(found, table));
     let alter = |change: String| {
         let text = format!("ALTER TABLE {} {change}", qualified(schema, &table.name));
-        statement(&table.name, text)
+        Statement::quick(&table.name, text)
     };
     changes.into_iter().map(alter).collect()
 }
@@ -256,8 +317,9 @@ impl fmt::Display for Incompatible {
         }
         write!(
             f,
-            "\nput the declaration back, or give a property of another type another name; a database nobody \
-             needs may be dropped and is then made anew"
+            "\nput the declaration back, or give a property of another type another name; a rollup that somebody \
+             changed by hand is made anew by `millrace-dataplane rollups rebuild`; a database nobody needs may be \
+             dropped and is then made anew"
         )
     }
 }

@@ -79,11 +79,11 @@ fn create(database: &str, owner: &Owner) -> Statement {
         identifier(database),
         literal(&owner.comment())
     );
-    Statement { object: database.to_owned(), text }
+    Statement::quick(database, text)
 }
 
 fn adopt(database: &str, owner: &Owner) -> Statement {
     let text =
         format!("ALTER DATABASE {} MODIFY COMMENT {}", identifier(database), literal(&owner.comment()));
-    Statement { object: database.to_owned(), text }
+    Statement::quick(database, text)
 }

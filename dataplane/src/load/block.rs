@@ -107,10 +107,10 @@ fn fitting(waiting: &VecDeque<Waiting>, limits: &Limits) -> usize {
     waiting.len()
 }
 
-/// The calendar month in UTC. Times no calendar reaches share one: ClickHouse clamps them.
-fn month(milliseconds: i64) -> (i16, i8) {
+/// The calendar month in UTC, `YYYYMM`. Times no calendar reaches share one: ClickHouse clamps them.
+pub(super) fn month(milliseconds: i64) -> i32 {
     let date = Timestamp::from_millisecond(milliseconds).map(|at| at.to_zoned(TimeZone::UTC).date());
-    date.map_or((0, 0), |date| (date.year(), date.month()))
+    date.map_or(0, |date| i32::from(date.year()) * 100 + i32::from(date.month()))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::block::Block;
+use super::block::{Block, Waiting, month};
 use super::intent::token;
 use super::native::Native;
 use super::prove::prove;
-use super::row::{Encoder, Position};
+use super::row::{Encoder, Position, stored_moment};
 use super::stored::{self, Span};
 use super::target::Target;
 use super::{BACK_OFF_MIN, Loader, longer};
@@ -52,6 +52,11 @@ pub(super) enum Inserted {
 #[derive(Clone, Copy)]
 pub(super) enum Portion<'a> {
     Whole,
+    /// Those of other months, under the block's token: these were in the table when the rollups were made anew, so the
+    /// rollups have them, and know nothing of the token.
+    Beside {
+        months: &'a BTreeSet<i32>,
+    },
     /// Those that are missing, under a token of their own: the block's is taken.
     Without {
         there: &'a BTreeSet<u64>,
@@ -72,7 +77,14 @@ pub(super) async fn insert(
     let mut out_of_memory = 0;
     loop {
         let app = loader.configured()?;
-        match send(loader, &app, Shipment { origin, block, portion: Portion::Whole, token: &token }).await {
+        match send_once(
+            loader,
+            &app,
+            Shipment { origin, block, portion: Portion::Whole, token: &token },
+            attempt,
+        )
+        .await
+        {
             Ok(()) if has(loader, Defect::LoadDoublesBlock) => token.push('x'),
             Ok(()) => {
                 count_success(loader, block, attempt);
@@ -83,13 +95,15 @@ pub(super) async fn insert(
             }
             Err(error) => {
                 out_of_memory = if error.is_out_of_memory() { out_of_memory + 1 } else { 0 };
+                if error.failure() != Failure::Paused {
+                    attempt = Attempt::Repeat;
+                }
                 report(loader, origin, &token, error);
             }
         }
         if out_of_memory >= OUT_OF_MEMORY_MAX && is_untouched(loader, &app, origin, block).await {
             return Ok(Inserted::TooLarge);
         }
-        attempt = Attempt::Repeat;
         tokio::time::sleep(pause).await;
         pause = longer(pause);
     }
@@ -122,16 +136,17 @@ impl Origin<'_> {
 }
 
 impl Portion<'_> {
-    fn has(&self, offset: u64) -> bool {
+    fn has(&self, waiting: &Waiting) -> bool {
         match self {
             Self::Whole => true,
-            Self::Without { there, .. } => !there.contains(&offset),
+            Self::Beside { months } => !months.contains(&month(stored_moment(waiting.record.moment()))),
+            Self::Without { there, .. } => !there.contains(&waiting.offset),
         }
     }
 
     fn token(&self, block: String) -> String {
         match self {
-            Self::Whole => block,
+            Self::Whole | Self::Beside { .. } => block,
             Self::Without { attempt, .. } => format!("{block}:missing-{attempt}"),
         }
     }
@@ -168,6 +183,29 @@ struct Shipment<'a> {
     token: &'a str,
 }
 
+/// One attempt. A repeat leaves out what the rollups were made anew from; where that is all, only the end of earlier
+/// attempts is asked for.
+async fn send_once(
+    loader: &Loader,
+    app: &App,
+    shipment: Shipment<'_>,
+    attempt: Attempt,
+) -> Result<(), StoreError> {
+    let Shipment { origin, block, token, .. } = shipment;
+    let months = match (loader.target, attempt) {
+        (Target::Events, Attempt::Repeat) => stored::rebuilt_months(loader, app, origin, block).await?,
+        (Target::Events, Attempt::First) | (Target::DeadLetters | Target::Ledger, _) => BTreeSet::new(),
+    };
+    if months.is_empty() {
+        return send(loader, app, shipment).await;
+    }
+    let portion = Portion::Beside { months: &months };
+    if block.records.iter().any(|waiting| portion.has(waiting)) {
+        return send(loader, app, Shipment { portion, ..shipment }).await;
+    }
+    loader.store.ended(token).await
+}
+
 async fn send(loader: &Loader, app: &App, shipment: Shipment<'_>) -> Result<(), StoreError> {
     let encoder = Encoder::new(loader.target, &app.config);
     let left_out = usize::from(has(loader, Defect::LoadLosesRow));
@@ -189,7 +227,7 @@ fn encode(encoder: &Encoder, shipment: &Shipment<'_>, left_out: usize) -> Vec<u8
     let Shipment { origin, block, portion, .. } = shipment;
     let mut out = Native::new(encoder.columns());
     let records = block.records.iter().skip(left_out);
-    for waiting in records.filter(|waiting| portion.has(waiting.offset)) {
+    for waiting in records.filter(|waiting| portion.has(waiting)) {
         let position =
             Position { epoch: origin.epoch, partition: origin.partition.partition, offset: waiting.offset };
         encoder.encode(&waiting.record, position, &mut out);
@@ -228,6 +266,9 @@ fn report(loader: &Loader, origin: Origin<'_>, token: &str, error: StoreError) {
     match failure {
         Failure::Ambiguous | Failure::Overloaded => {
             tracing::warn!(app, %partition, token, error, "an insert was not stored; the same block goes in again");
+        }
+        Failure::Paused => {
+            tracing::info!(app, %partition, token, "paused: a rollup is being rebuilt; the same block goes in again");
         }
         Failure::Permanent => {
             tracing::error!(app, %partition, token, error, "ClickHouse refuses a block; it is repeated until somebody helps");

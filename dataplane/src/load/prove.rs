@@ -1,6 +1,7 @@
 //! A block that was answered after a repeat in; returns once its rows are proven by their positions. A server may drop a
 //! repeated block because it remembers its token though it lost the rows (killed between the two); what is missing goes
-//! in again under a token of its own. Rollups are recounted; a difference is told, not repaired.
+//! in again under a token of its own. Rollups are recounted; a difference is told, and mended by
+//! `rollups rebuild`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,7 +95,10 @@ async fn recount(loader: &Loader, origin: Origin<'_>, span: &Span) -> Result<(),
             return Ok(());
         }
         if look == LOOKS_MAX {
-            tracing::error!(?difference, "rollups differ from a recount of the table");
+            tracing::error!(
+                ?difference,
+                "rollups differ from a recount of the table; `millrace-dataplane rollups rebuild` makes them anew"
+            );
             find(loader, origin, "rollups_differ");
         }
         tokio::time::sleep(LOOK_PAUSE).await;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use millrace_crds::schema::ROLLUPS_REBUILT;
 use serde::Deserialize;
 
 use super::Loader;
@@ -105,6 +106,37 @@ pub(super) async fn last(loader: &Loader, app: &App, partition: u32) -> Result<O
     ];
     let rows = loader.store.rows(Question { sql: &sql, params: &params }, QueryLimits::default()).await?;
     Ok(rows.into_iter().next())
+}
+
+/// Months of a block of which rows were there when the rollups were made anew. What was there of a partition from the
+/// block's start on was of the block.
+pub(super) async fn rebuilt_months(
+    loader: &Loader,
+    app: &App,
+    origin: Origin<'_>,
+    block: &Block,
+) -> Result<BTreeSet<i32>, StoreError> {
+    #[derive(Deserialize)]
+    struct Row {
+        month: i32,
+    }
+    let sql = format!(
+        "SELECT DISTINCT month FROM {{db:Identifier}}.{ROLLUPS_REBUILT} WHERE log_epoch = {{epoch:UInt32}} \
+         AND log_partition = {{partition:UInt32}} AND log_offset >= {{start:UInt64}}"
+    );
+    let params = [
+        ("db", app.config.storage.database.clone()),
+        ("epoch", origin.epoch.to_string()),
+        ("partition", origin.partition.partition.to_string()),
+        ("start", block.range.start.to_string()),
+    ];
+    let asked = loader.store.rows::<Row>(Question { sql: &sql, params: &params }, QueryLimits::default());
+    match asked.await {
+        Ok(rows) => Ok(rows.into_iter().map(|row| row.month).collect()),
+        // Rollups were never made anew where an older operator is in charge.
+        Err(error) if error.is_unknown_table() => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// How much of a span is there.

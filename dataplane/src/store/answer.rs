@@ -2,11 +2,10 @@
 
 use async_trait::async_trait;
 
+use super::error::UNKNOWN_TABLE;
 use super::{ClickHouse, QueryLimits, Question, StoreError};
 use crate::query::{self, Row, Statement};
 
-/// ClickHouse's code for a table that is not there.
-const UNKNOWN_TABLE: u32 = 60;
 /// ClickHouse's code for a database that is not there.
 const UNKNOWN_DATABASE: u32 = 81;
 

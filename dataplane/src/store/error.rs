@@ -2,8 +2,12 @@
 
 use clickhouse::error::Error as ClientError;
 
+/// ClickHouse's code for a table that is not there.
+pub(super) const UNKNOWN_TABLE: u32 = 60;
 const QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING: u32 = 216;
 const MEMORY_LIMIT_EXCEEDED: u32 = 241;
+/// Our tables have no constraint but the fence behind which rollups are made anew (`crds::schema::rollups`).
+const VIOLATED_CONSTRAINT: u32 = 469;
 
 /// Codes after which the same request may succeed: limits of memory, time, parts or connections; a server that
 /// is starting, stopping or read-only for now; a broken connection to a replica or to Keeper.
@@ -62,6 +66,8 @@ pub enum Failure {
     Ambiguous,
     /// Refused for now. Repeat later.
     Overloaded,
+    /// Refused before anything was looked at, until the rollups are made anew. Repeat later.
+    Paused,
     /// Refused until somebody changes something. Repeat slowly; a person must look.
     Permanent,
 }
@@ -72,6 +78,7 @@ impl Failure {
         match self {
             Self::Ambiguous => "ambiguous",
             Self::Overloaded => "overloaded",
+            Self::Paused => "paused",
             Self::Permanent => "permanent",
         }
     }
@@ -82,6 +89,7 @@ impl StoreError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unreachable { .. } | Self::TimedOut => Failure::Ambiguous,
+            Self::Refused { code: VIOLATED_CONSTRAINT, .. } => Failure::Paused,
             Self::Refused { code, .. } if PASSING.contains(code) => Failure::Overloaded,
             Self::Refused { .. } | Self::Answer { .. } => Failure::Permanent,
         }
@@ -90,6 +98,11 @@ impl StoreError {
     /// Whether the request needs more memory than there is: a smaller one may succeed.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Refused { code: MEMORY_LIMIT_EXCEEDED, .. })
+    }
+
+    /// Whether there is no such table: it comes with a newer operator.
+    pub fn is_unknown_table(&self) -> bool {
+        matches!(self, Self::Refused { code: UNKNOWN_TABLE, .. })
     }
 
     /// Whether a statement of the same id has not ended.
@@ -164,6 +177,10 @@ mod tests {
         for (error, failure) in [
             (bad(timeout), Failure::Overloaded),
             (bad("Code: 252. DB::Exception: Too many parts. (TOO_MANY_PARTS)"), Failure::Overloaded),
+            (
+                bad("Code: 469. DB::Exception: Constraint `a` is violated. (VIOLATED_CONSTRAINT)"),
+                Failure::Paused,
+            ),
             (bad("Code: 60. DB::Exception: Unknown table. (UNKNOWN_TABLE)"), Failure::Permanent),
             (bad("Code: 516. DB::Exception: no. (AUTHENTICATION_FAILED)"), Failure::Permanent),
             (bad("502 Bad Gateway"), Failure::Permanent),

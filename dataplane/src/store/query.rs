@@ -43,12 +43,17 @@ impl Default for QueryLimits {
 impl ClickHouse {
     /// Whether no statement of that id runs any more: one of the same id is refused until then.
     pub async fn has_ended(&self, query_id: &str) -> Result<bool, StoreError> {
-        let asked = self.client().query_raw("SELECT 1").with_setting("query_id", query_id).execute().await;
-        match asked.map_err(StoreError::from_client) {
+        match self.ended(query_id).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_still_running() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, where one that runs is an error like that of its repeat.
+    pub async fn ended(&self, query_id: &str) -> Result<(), StoreError> {
+        let asked = self.client().query_raw("SELECT 1").with_setting("query_id", query_id).execute().await;
+        asked.map_err(StoreError::from_client)
     }
 
     /// All rows of an answer, as the columns' names and values say (`FORMAT JSONEachRow`; 64-bit integers are

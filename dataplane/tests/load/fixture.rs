@@ -9,7 +9,7 @@ use millrace_crds::config::{
     PropertyType, Storage, Topic, UserIds,
 };
 use millrace_crds::names::{AppId, TopicKind};
-use millrace_crds::schema::{self, Owner};
+use millrace_crds::schema::{self, Owner, Schema};
 use millrace_dataplane::config::{Config, Current, PrivacyKeys};
 use millrace_dataplane::load::target::Target;
 use millrace_dataplane::load::{self, Loader, block::Limits};
@@ -123,6 +123,11 @@ impl Fixture {
             assert!(!recounted.is_empty());
             assert_eq!(rolled_up, recounted);
         }
+    }
+
+    /// What the App's database has to be.
+    pub(crate) fn schema(&self) -> Schema {
+        schema::of_app(&app_config(&self.database, &[]))
     }
 
     pub(crate) async fn one<T: for<'de> Deserialize<'de>>(&self, sql: &str) -> T {

@@ -14,5 +14,6 @@ mod killed;
 mod ledger;
 mod log;
 mod proxy;
+mod rebuild;
 mod schema;
 mod targets;

@@ -31,7 +31,7 @@ async fn a_schema_that_was_made_shows_no_difference() {
     let schema = desired(database, &properties, YEAR);
     let client = engine::store().client();
     let made = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
-    assert_eq!(made.statements.len(), 1 + 5 + 2, "the database, five tables, two views");
+    assert_eq!(made.statements.len(), 1 + 6 + 2, "the database, six tables, two views");
     let again = clickhouse::apply(&client, &schema, &owner("u1")).await.unwrap();
     assert_eq!(again.statements, []);
     let observed = clickhouse::observe(&client, database).await.unwrap();
@@ -99,7 +99,7 @@ async fn retention_and_settings_change_in_place() {
     other.tables[0].settings.insert("non_replicated_deduplication_window".to_owned(), "77".to_owned());
     other.tables[0].columns[0].codec = None;
     let changed = clickhouse::apply(&client, &other, &owner("u1")).await.unwrap();
-    assert_eq!(changed.statements.len(), 5 + 1 + 1, "{:#?}", changed.statements);
+    assert_eq!(changed.statements.len(), 6 + 1 + 1, "{:#?}", changed.statements);
     let again = clickhouse::apply(&client, &other, &owner("u1")).await.unwrap();
     assert_eq!(again.statements, []);
     let forever = desired(database, &[], u64::MAX);

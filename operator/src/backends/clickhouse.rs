@@ -40,7 +40,8 @@ impl ClickHouse {
             ProvisionError::Observe { source, .. } | ProvisionError::Statement { source, .. } => {
                 self.client_failed(error, source)
             }
-            ProvisionError::TooSlow => (reason::UNREACHABLE, self.unreachable(&error.to_string())),
+            ProvisionError::TooSlow { .. } => (reason::UNREACHABLE, self.unreachable(&error.to_string())),
+            ProvisionError::Underway { .. } => (reason::REFUSED, error.to_string()),
             ProvisionError::Version { .. } => {
                 (reason::REFUSED, format!("{error} (at `{}`); upgrade the server", self.url))
             }

@@ -27,7 +27,7 @@ async fn a_new_app_gets_keys_topics_tables_and_a_revision_and_is_ready_once_all_
         ]
     );
     assert_eq!(world.backends.topics_there().len(), 6);
-    assert_eq!(world.backends.databases_there()["millrace_default__shop"].len(), 7);
+    assert_eq!(world.backends.databases_there()["millrace_default__shop"].len(), 8);
     world.expect("DataplaneReady", "False", "Progressing", "there is no pod yet for ingest, worker, gateway");
     world.expect("Ready", "False", "Progressing", "DataplaneReady: there is no pod yet");
     world.expect("Reconciling", "True", "Progressing", "there is no pod yet");

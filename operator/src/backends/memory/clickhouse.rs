@@ -26,7 +26,7 @@ pub(super) struct Database {
 #[derive(Clone)]
 enum Meaning {
     Owned { database: String, comment: String },
-    Table { database: String, name: String, becomes: ObservedTable },
+    Table { database: String, name: String, becomes: Box<ObservedTable> },
 }
 
 impl ClickHouse {
@@ -34,7 +34,8 @@ impl ClickHouse {
         let found = self.databases.get(&desired.database);
         let claim = schema::claim(&desired.database, found.map(|d| d.comment.as_str()), owner)
             .map_err(|taken| refused(reason::OWNED_BY_ANOTHER, taken.to_string()))?;
-        let observed = ObservedSchema { tables: found.map(|d| d.tables.clone()).unwrap_or_default() };
+        let tables = found.map(|d| d.tables.clone()).unwrap_or_default();
+        let observed = ObservedSchema { tables, months: vec![] };
         let changes = schema::diff(Some(&observed), desired)
             .map_err(|differs| refused(reason::INCOMPATIBLE, differs.to_string()))?;
         let claimed = match claim {
@@ -49,7 +50,7 @@ impl ClickHouse {
         for statement in &changes {
             if let Some(becomes) = desired_object(desired, &statement.object, &observed) {
                 let (database, name) = (desired.database.clone(), statement.object.clone());
-                let meaning = Meaning::Table { database, name, becomes };
+                let meaning = Meaning::Table { database, name, becomes: Box::new(becomes) };
                 self.meanings.insert(statement.text.clone(), meaning);
             }
         }
@@ -64,7 +65,7 @@ impl ClickHouse {
             }
             Some(Meaning::Table { database, name, becomes }) => match self.databases.get_mut(&database) {
                 Some(database) => {
-                    database.tables.insert(name, becomes);
+                    database.tables.insert(name, *becomes);
                     Ok(())
                 }
                 None => Err(refused(reason::REFUSED, format!("there is no database `{database}`"))),
@@ -96,6 +97,7 @@ fn desired_object(desired: &Schema, name: &str, observed: &ObservedSchema) -> Op
                 "CREATE MATERIALIZED VIEW v TO {}.{} AS",
                 desired.database, view.target
             ),
+            comment: desired.definition(view),
             ..ObservedTable::default()
         });
     }
