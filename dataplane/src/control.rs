@@ -1,8 +1,8 @@
 //! The control socket: commands of the same user in, answers of the running process out. A Unix socket in the
 //! data directory; one JSON request a line, one JSON answer a line. Everything about a connection is bounded.
 //!
-//! [`protocol`] is what both sides say, [`dead_letters`] and `audit` what the process does for it, [`Client`] the other
-//! end, [`command`] and [`audit_command`] the command lines on top of it.
+//! [`protocol`] is what both sides say, [`dead_letters`], `audit` and [`rollups`] what the process does for it, [`Client`]
+//! the other end, [`command`], [`audit_command`] and [`rollups_command`] the command lines on top of it.
 
 mod audit;
 pub mod audit_command;
@@ -11,6 +11,8 @@ pub mod command;
 pub mod dead_letters;
 pub mod protocol;
 mod replays;
+pub mod rollups;
+pub mod rollups_command;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -169,6 +171,7 @@ async fn answer(line: &[u8], state: &ControlState) -> Response {
         Ok(Call::ListDeadLetters(call)) => state.list(call).await.and_then(json),
         Ok(Call::ShowDeadLetter(call)) => state.show(call).await.and_then(json),
         Ok(Call::ReplayDeadLetters(call)) => state.replay(call).await.and_then(json),
+        Ok(Call::RebuildRollups(call)) => state.rebuild_rollups(&call).and_then(json),
         Ok(Call::Audit(call)) => state.audit(call).await.and_then(json),
         Err(refusal) => Err(refusal),
     };

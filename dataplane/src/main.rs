@@ -68,6 +68,10 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::DeadLetters { command } => {
             control::command::run_command(command, &data_dir_default()?, &mut std::io::stdout()).await?;
         }
+        Command::Rollups { command } => {
+            let (out, progress) = (&mut std::io::stdout(), &mut std::io::stderr());
+            control::rollups_command::run_command(command, &data_dir_default()?, out, progress).await?;
+        }
         Command::Audit(args) => {
             let verdict =
                 control::audit_command::run(args, &data_dir_default()?, &mut std::io::stdout()).await?;

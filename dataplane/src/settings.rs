@@ -74,6 +74,12 @@ pub enum Command {
         #[command(subcommand)]
         command: control::command::DeadLettersCommand,
     },
+    /// Make the rollups anew from the stored events.
+    Rollups {
+        /// What to do.
+        #[command(subcommand)]
+        command: control::rollups_command::RollupsCommand,
+    },
     /// Recount what became of the events of a time; exit code 0 when all is where it should be, 2 when not.
     Audit(control::audit_command::Args),
     /// Run the ClickHouse engine behind its HTTP interface.

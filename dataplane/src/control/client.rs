@@ -7,8 +7,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    Audit, AuditReport, Call, DeadLetterPage, ListDeadLetters, PROTOCOL_VERSION, Refusal, ReplayDeadLetters,
-    ReplayReport, Request, Response, ShowDeadLetter, ShownDeadLetter,
+    Audit, AuditReport, Call, DeadLetterPage, ListDeadLetters, PROTOCOL_VERSION, RebuildReport,
+    RebuildRollups, Refusal, ReplayDeadLetters, ReplayReport, Request, Response, ShowDeadLetter,
+    ShownDeadLetter,
 };
 
 /// Longest answer: a page of summaries, or one dead letter of the largest record a log takes.
@@ -49,6 +50,11 @@ impl Client {
     /// A recount of some minutes.
     pub async fn audit(&mut self, call: Audit) -> Result<AuditReport, ClientError> {
         self.call(Call::Audit(call)).await
+    }
+
+    /// Begins to make rollups anew, or asks how far that is.
+    pub async fn rebuild_rollups(&mut self, call: RebuildRollups) -> Result<RebuildReport, ClientError> {
+        self.call(Call::RebuildRollups(call)).await
     }
 
     async fn call<T: DeserializeOwned>(&mut self, call: Call) -> Result<T, ClientError> {

@@ -61,7 +61,7 @@ pub enum DeadLettersCommand {
     },
 }
 
-/// Whose dead letters, where, and how they are shown.
+/// Which App, where, and how it is shown.
 #[derive(Debug, clap::Args)]
 pub struct Target {
     /// The App: its name, or <namespace>.<name> where several share it
@@ -324,6 +324,12 @@ pub enum CommandError {
     Incomplete {
         /// How many.
         failed: u64,
+    },
+    /// Rollups cannot be made anew as things are.
+    #[error("the rollups were not made anew: {why}")]
+    NotRebuilt {
+        /// Why.
+        why: String,
     },
     /// The output could not be written.
     #[error("cannot write the output")]

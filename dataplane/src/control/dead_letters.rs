@@ -19,6 +19,7 @@ use super::protocol::{
     RefusalCode, ReplayDeadLetters, ReplayReport, ShowDeadLetter, ShownDeadLetter, Which,
 };
 use super::replays::Replays;
+use super::rollups::Rebuilds;
 use crate::config::{App, Current};
 use crate::log::{
     GroupHandle, Log, LogError, LogRecord, NewRecord, ReadLimits, TopicInfo, TopicPartition, Transaction,
@@ -45,6 +46,8 @@ pub struct ControlState {
     pub(super) log: Arc<dyn Log>,
     /// For audits.
     pub(super) store: ClickHouse,
+    /// What the reloader is to do, and how far it is.
+    pub(super) rebuilds: Arc<Rebuilds>,
     /// By App; the lock also keeps two replays from doing the same.
     replays: Mutex<BTreeMap<AppId, Replays>>,
 }
@@ -99,8 +102,8 @@ struct Scope {
 
 impl ControlState {
     /// Over the configuration in force, the process's log and its ClickHouse.
-    pub fn new(config: Current, log: Arc<dyn Log>, store: ClickHouse) -> Self {
-        Self { config, log, store, replays: Mutex::default() }
+    pub fn new(config: Current, log: Arc<dyn Log>, store: ClickHouse, rebuilds: Arc<Rebuilds>) -> Self {
+        Self { config, log, store, rebuilds, replays: Mutex::default() }
     }
 
     /// Some dead letters, oldest first within each partition.

@@ -40,6 +40,9 @@ pub enum Call {
     /// Answered by [`AuditReport`].
     #[serde(rename = "ledger.audit")]
     Audit(Audit),
+    /// Answered by [`RebuildReport`].
+    #[serde(rename = "rollups.rebuild")]
+    RebuildRollups(RebuildRollups),
 }
 
 /// One line from the process.
@@ -334,4 +337,48 @@ pub struct AuditedEvent {
     pub what: String,
     /// What is wrong, for people.
     pub detail: String,
+}
+
+/// Asks to make an App's rollups anew from its events, or how far that is. The process goes on with it whether anybody
+/// asks again or not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildRollups {
+    /// The App, as in [`ListDeadLetters::app`].
+    pub app: String,
+    /// To begin, unless it is underway; else only to look.
+    #[serde(default)]
+    pub begin: bool,
+}
+
+/// How far the rollups are made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildReport {
+    /// Whether it is over.
+    pub stage: RebuildStage,
+    /// Statements carried out.
+    pub done: u64,
+    /// Statements in all; 0 while they are not planned.
+    pub of: u64,
+    /// The table or view that the next one is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub object: String,
+    /// What stands in the way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
+}
+
+/// Stages of a rebuild.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebuildStage {
+    /// Nobody asked for one since the process started.
+    #[default]
+    Idle,
+    /// It goes on; where there is trouble, it is tried again.
+    Running,
+    /// Every rollup is what a count of the events says.
+    Done,
+    /// It cannot be carried out; the trouble says why.
+    Failed,
 }

@@ -20,6 +20,7 @@ use crate::admin::changes::{Changes, History};
 use crate::admin::readiness::{Need, Readiness, Signal};
 use crate::admin::{self, AdminState};
 use crate::config::Current;
+use crate::control::rollups::Rebuilds;
 use crate::control::{self, ControlState};
 use crate::engine::{self, Supervisor, library};
 use crate::freshness::Freshness;
@@ -133,6 +134,7 @@ impl Parts {
             standing: Arc::clone(&standing),
             metrics: Arc::clone(&metrics),
         };
+        let rebuilds = Arc::<Rebuilds>::default();
         let reloader = Reloader {
             origin,
             keys,
@@ -141,6 +143,7 @@ impl Parts {
             store: clickhouse.store.clone(),
             stages: Stages::new(tools),
             changes: Arc::clone(&changes),
+            rebuilds: Arc::clone(&rebuilds),
             signal: readiness.part("configuration", Need::Shown),
             metrics: Arc::clone(&metrics),
         };
@@ -155,6 +158,7 @@ impl Parts {
             log: &log,
             store: &clickhouse.store,
             metrics: &metrics,
+            rebuilds: &rebuilds,
             tokens,
             readiness,
             changes,
@@ -267,6 +271,7 @@ struct Front<'a> {
     log: &'a Arc<EmbeddedLog>,
     store: &'a ClickHouse,
     metrics: &'a Arc<Metrics>,
+    rebuilds: &'a Arc<Rebuilds>,
     tokens: Arc<dyn Tokens>,
     readiness: Arc<Readiness>,
     changes: Arc<Changes>,
@@ -339,7 +344,8 @@ impl Front<'_> {
         let listener = control::Listener::bind(&data.control_socket())
             .map_err(|source| StandaloneError::Control { source })?;
         let log = Arc::clone(self.log) as Arc<dyn Log>;
-        let state = ControlState::new(Arc::clone(self.current), log, self.store.clone());
+        let rebuilds = Arc::clone(self.rebuilds);
+        let state = ControlState::new(Arc::clone(self.current), log, self.store.clone(), rebuilds);
         let stop = self.stop.clone();
         Ok(tokio::spawn(async move { listener.serve(state, stop).await }))
     }

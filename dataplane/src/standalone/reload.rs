@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use millrace_crds::config::AppConfig;
 use millrace_crds::names::AppId;
 use millrace_crds::schema::{self, Owner};
 use millrace_provision::clickhouse::{self as provision, ProvisionError};
@@ -17,6 +18,8 @@ use super::sources::{Fingerprint, Origin, SourceError};
 use crate::admin::changes::{Changes, RefusedProblem};
 use crate::admin::readiness::Signal;
 use crate::config::{Config, Current};
+use crate::control::protocol::{RebuildReport, RebuildStage};
+use crate::control::rollups::Rebuilds;
 use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
 use crate::metrics::Metrics;
@@ -42,6 +45,8 @@ pub(super) struct Reloader {
     pub stages: Stages,
     /// What `/state` shows.
     pub changes: Arc<Changes>,
+    /// Rollups that somebody wants made anew.
+    pub rebuilds: Arc<Rebuilds>,
     /// Says whether the files and what is in force agree.
     pub signal: Signal,
     /// Metrics.
@@ -91,6 +96,7 @@ impl Reloader {
             looks.tick().await;
             self.look(&mut known);
             self.settle(&mut known).await;
+            self.rebuild_rollups(&known).await;
         }
     }
 
@@ -209,6 +215,45 @@ impl Reloader {
             known.tables.insert(id, hash);
         }
         Ok(())
+    }
+
+    /// Makes rollups anew where somebody asked for it. What fails for now is begun again at the next look, and what a
+    /// restart broke off when the tables are put in place.
+    async fn rebuild_rollups(&self, known: &Known) {
+        for id in self.rebuilds.asked() {
+            let report = match known.in_force.apps.iter().find(|app| app.app == id) {
+                Some(app) => self.rebuilt(app).await,
+                None => RebuildReport {
+                    stage: RebuildStage::Failed,
+                    trouble: format!("App `{id}` is not served any more"),
+                    ..RebuildReport::default()
+                },
+            };
+            self.rebuilds.tell(&id, report);
+        }
+    }
+
+    async fn rebuilt(&self, app: &AppConfig) -> RebuildReport {
+        let id = &app.app;
+        let client = self.store.client();
+        let failed = |error: &ProvisionError| {
+            let stage = if error.is_retryable() { RebuildStage::Running } else { RebuildStage::Failed };
+            RebuildReport { stage, trouble: telemetry::chain(error), ..RebuildReport::default() }
+        };
+        let statements = match provision::plan_rebuild(&client, &schema::of_app(app), &self.owner(id)).await {
+            Ok(statements) => statements,
+            Err(error) => return failed(&error),
+        };
+        let of = statements.len() as u64;
+        for (done, statement) in (0..).zip(&statements) {
+            let (stage, object) = (RebuildStage::Running, statement.object.clone());
+            self.rebuilds.tell(id, RebuildReport { stage, done, of, object, ..RebuildReport::default() });
+            if let Err(error) = provision::carry_out(&client, std::slice::from_ref(statement)).await {
+                return failed(&error);
+            }
+        }
+        tracing::info!(app = %id, statements = of, "the rollups are made anew");
+        RebuildReport { stage: RebuildStage::Done, done: of, of, ..RebuildReport::default() }
     }
 
     /// Says what keeps tables from being in place: once, and at `/readyz` while it lasts.

@@ -42,7 +42,7 @@ impl Server {
         let nowhere =
             Endpoint { url: "http://127.0.0.1:9".to_owned(), user: "default".to_owned(), password: None };
         let store = ClickHouse::new(nowhere);
-        let state = ControlState::new(Arc::clone(&world.config), world.shared_log(), store);
+        let state = ControlState::new(Arc::clone(&world.config), world.shared_log(), store, Arc::default());
         let task = tokio::spawn(listener.serve(state, cancel.clone()));
         Self { path, cancel, task }
     }

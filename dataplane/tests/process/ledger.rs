@@ -82,8 +82,8 @@ async fn a_replay_takes_back_the_dead_letter_and_is_not_read_again_from_raw() {
     world.set_config(app_config());
     let nowhere =
         Endpoint { url: "http://127.0.0.1:9".to_owned(), user: "default".to_owned(), password: None };
-    let control =
-        ControlState::new(std::sync::Arc::clone(&world.config), world.shared_log(), ClickHouse::new(nowhere));
+    let (config, store) = (std::sync::Arc::clone(&world.config), ClickHouse::new(nowhere));
+    let control = ControlState::new(config, world.shared_log(), store, std::sync::Arc::default());
     let call = ReplayDeadLetters { app: "shop".to_owned(), which: Which::All, dry_run: false, cursor: None };
     for _ in 0..2 {
         control.replay(call.clone()).await.unwrap();

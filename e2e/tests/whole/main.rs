@@ -10,3 +10,4 @@ mod kill;
 mod ledger;
 mod privacy;
 mod reload;
+mod rollups;
