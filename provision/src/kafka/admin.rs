@@ -65,7 +65,8 @@ pub struct Admin {
 }
 
 struct Inner {
-    client: AdminClient<Heard>,
+    /// Replaced when it gets no answer where another does.
+    client: Mutex<Arc<AdminClient<Heard>>>,
     config: ClientConfig,
     brokers: String,
 }
@@ -89,9 +90,7 @@ impl Admin {
     }
 
     fn unconnected(config: ClientConfig, brokers: String) -> Result<Self, KafkaError> {
-        let client = config
-            .create_with_context(Heard::default())
-            .map_err(|source| KafkaError::Failed { step: "set up a client", source })?;
+        let client = Mutex::new(Arc::new(set_up(&config)?));
         Ok(Self { inner: Arc::new(Inner { client, config, brokers }) })
     }
 
@@ -99,7 +98,7 @@ impl Admin {
     pub async fn cluster(&self) -> Result<Cluster, KafkaError> {
         let admin = self.clone();
         blocking(move || {
-            let asked = native::describe_cluster(admin.native(), ANSWER_MAX);
+            let asked = native::describe_cluster(native(&admin.client()), ANSWER_MAX);
             asked.map_err(|code| admin.failed("describe the cluster", ClientError::AdminOp(code)))
         })
         .await
@@ -111,7 +110,7 @@ impl Admin {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let asked = native::describe_topics(admin.native(), &names, ANSWER_MAX);
+            let asked = native::describe_topics(native(&admin.client()), &names, ANSWER_MAX);
             asked.map_err(|code| admin.failed("describe topics", ClientError::AdminOp(code)))
         })
         .await
@@ -126,7 +125,7 @@ impl Admin {
         let admin = self.clone();
         let group = group.to_owned();
         blocking(move || {
-            let asked = native::group_positions(admin.native(), &group, &partitions, ANSWER_MAX);
+            let asked = native::group_positions(native(&admin.client()), &group, &partitions, ANSWER_MAX);
             asked.map_err(|code| admin.failed("find where a group stands", ClientError::AdminOp(code)))
         })
         .await
@@ -139,7 +138,7 @@ impl Admin {
             return Ok(Vec::new());
         }
         let topics: Vec<_> = found.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
-        let asked = self.inner.client.describe_configs(&topics, &options()).await;
+        let asked = self.client().describe_configs(&topics, &options()).await;
         let answers = self.answered("read settings of topics", asked).await?;
         let mut observed = Vec::new();
         for answer in answers {
@@ -173,7 +172,7 @@ impl Admin {
             return Ok(());
         }
         tracing::info!(topics = ?names, "deleting topics");
-        let asked = self.inner.client.delete_topics(names, &options()).await;
+        let asked = self.client().delete_topics(names, &options()).await;
         for result in self.answered("delete topics", asked).await? {
             match result {
                 Ok(_) | Err((_, Code::UnknownTopicOrPartition)) => {}
@@ -218,7 +217,7 @@ impl Admin {
         for (name, value) in settings {
             new = new.set(name, value);
         }
-        let asked = self.inner.client.create_topics([&new], &options()).await;
+        let asked = self.client().create_topics([&new], &options()).await;
         match one(self.answered("create topics", asked).await?) {
             Ok(()) | Err(Code::TopicAlreadyExists) => self.until_known(name, partitions).await,
             Err(Code::InvalidReplicationFactor) => {
@@ -231,7 +230,7 @@ impl Admin {
     async fn grow(&self, name: &str, to: u32) -> Result<(), KafkaError> {
         tracing::info!(topic = name, partitions = to, "adding partitions");
         let new = NewPartitions::new(name, usize::try_from(to).unwrap_or(usize::MAX));
-        let asked = self.inner.client.create_partitions([&new], &options()).await;
+        let asked = self.client().create_partitions([&new], &options()).await;
         match one(self.answered("add partitions", asked).await?) {
             Ok(()) => self.until_known(name, to).await,
             // Repeated: it has them already. Otherwise this ends with the refusal.
@@ -246,8 +245,9 @@ impl Admin {
     async fn set(&self, name: &str, settings: Vec<(&'static str, String)>) -> Result<(), KafkaError> {
         tracing::info!(topic = name, ?settings, "changing settings of a topic");
         let (admin, topic) = (self.clone(), name.to_owned());
-        let set =
-            blocking(move || Ok(native::set_topic_settings(admin.native(), &topic, &settings, ANSWER_MAX)));
+        let set = blocking(move || {
+            Ok(native::set_topic_settings(native(&admin.client()), &topic, &settings, ANSWER_MAX))
+        });
         match set.await? {
             Ok(()) => Ok(()),
             Err(code) => Err(self.topic_failed(name.to_owned(), "change the settings of", code).await),
@@ -275,8 +275,16 @@ impl Admin {
         &self.inner.config
     }
 
-    fn native(&self) -> *mut rdkafka::types::RDKafka {
-        self.inner.client.inner().native_ptr()
+    fn client(&self) -> Arc<AdminClient<Heard>> {
+        Arc::clone(&self.inner.client.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// librdkafka 2.12 forgets a broker that is away, and a client that hears of a leader or coordinator there before it
+    /// hears of the broker again goes on without it, as was seen, for minutes.
+    fn replace_client(&self) -> Result<(), KafkaError> {
+        let client = Arc::new(set_up(&self.inner.config)?);
+        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
     }
 
     async fn answered<T>(&self, step: &'static str, result: Result<T, ClientError>) -> Result<T, KafkaError> {
@@ -308,14 +316,25 @@ impl Admin {
         if code.is_some_and(is_unreachable) {
             return match probe(&self.inner.config, &self.inner.brokers, step) {
                 Err(error) => error,
-                Ok(()) => KafkaError::Unreachable {
+                // They answer, only not this client.
+                Ok(()) => self.replace_client().err().unwrap_or_else(|| KafkaError::Unreachable {
                     brokers: self.inner.brokers.clone(),
                     reason: source.to_string(),
-                },
+                }),
             };
         }
         KafkaError::Failed { step, source }
     }
+}
+
+fn set_up(config: &ClientConfig) -> Result<AdminClient<Heard>, KafkaError> {
+    let made = config.create_with_context(Heard::default());
+    made.map_err(|source| KafkaError::Failed { step: "set up a client", source })
+}
+
+/// For calls that the crate does not have. The client has to outlive them.
+fn native(client: &AdminClient<Heard>) -> *mut rdkafka::types::RDKafka {
+    client.inner().native_ptr()
 }
 
 /// Nobody polls an admin client's log, so what it would say would pile up: errors come with the answers.
