@@ -19,6 +19,7 @@ pub mod freshness;
 pub mod gateway;
 pub mod generate;
 pub mod ingest;
+pub mod lag;
 pub mod ledger;
 pub mod listen;
 pub mod load;

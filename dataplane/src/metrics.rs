@@ -49,10 +49,10 @@ pub struct Metrics {
     pub process_misfits: IntCounterVec,
     /// Time of one process batch, by `app`.
     pub process_batch_seconds: HistogramVec,
-    /// Records not yet consumed, by `group`, `topic` and `partition`.
-    pub consumer_lag_records: IntGaugeVec,
-    /// Age of the oldest record not yet consumed, in milliseconds, by `group`, `topic` and `partition`.
-    pub consumer_lag_milliseconds: IntGaugeVec,
+    /// Records that a stage has not passed, by `app` and `stage`, whoever owns the partitions.
+    pub stage_lag_records: IntGaugeVec,
+    /// Age of the oldest record that a stage has not passed, in seconds, by `app` and `stage`.
+    pub stage_lag_seconds: GaugeVec,
     /// Rows stored, by `app` and `table`.
     pub load_rows: IntCounterVec,
     /// Inserts, by `app`, `table` and `outcome` (`inserted`, `repeated`, or why one failed).
@@ -155,15 +155,15 @@ impl Metrics {
                 "Process batches.",
                 &["app"],
             )?,
-            consumer_lag_records: make.gauges(
-                "consumer_lag_records",
-                "Records not yet consumed.",
-                &["group", "topic", "partition"],
+            stage_lag_records: make.gauges(
+                "stage_lag_records",
+                "Records that a stage has not passed, in all partitions, also those without an owner.",
+                &["app", "stage"],
             )?,
-            consumer_lag_milliseconds: make.gauges(
-                "consumer_lag_milliseconds",
-                "Age of the oldest record not yet consumed.",
-                &["group", "topic", "partition"],
+            stage_lag_seconds: make.seconds(
+                "stage_lag_seconds",
+                "Age of the oldest record that a stage has not passed, since the log took it.",
+                &["app", "stage"],
             )?,
             load_rows: make.counters("load_rows_total", "Rows stored.", &["app", "table"])?,
             load_inserts: make.counters("load_inserts_total", "Inserts.", &["app", "table", "outcome"])?,

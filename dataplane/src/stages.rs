@@ -1,5 +1,5 @@
 //! The worker's stages of every App: one task that processes, one per table that loads, one that compares
-//! the ledger. Started when the App is in force (and, for
+//! the ledger; and one task for all Apps that looks how far the stages are behind. Started when the App is in force (and, for
 //! loading, when its tables are in place), stopped when it is withdrawn, started again when they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Current};
+use crate::lag::Lag;
 use crate::ledger::reconcile::{self, Reconciler};
 use crate::ledger::standing::Standing;
 use crate::load::target::Target;
@@ -56,6 +57,8 @@ pub struct Stages {
     running: BTreeMap<AppId, Running>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    /// Stops the look at how far the stages are behind, while there is one.
+    lag: Option<CancellationToken>,
 }
 
 /// The stages of one App.
@@ -73,6 +76,7 @@ impl Stages {
             running: BTreeMap::new(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            lag: None,
         }
     }
 
@@ -99,12 +103,16 @@ impl Stages {
                 loading.cancel();
             }
         }
+        if self.lag.is_none() {
+            self.start_lag();
+        }
     }
 
     /// Ends every stage after its batch; the next [`Stages::reconcile`] starts them anew, with clients as they are then.
     pub async fn renew(&mut self) {
         self.running.values().for_each(|running| running.stop.cancel());
         self.running.clear();
+        self.lag.take().iter().for_each(CancellationToken::cancel);
         self.tasks.close();
         self.tasks.wait().await;
         self.tasks.reopen();
@@ -115,6 +123,16 @@ impl Stages {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn start_lag(&mut self) {
+        let stop = self.shutdown.child_token();
+        self.lag = Some(stop.clone());
+        let Tools { config, log, member, metrics, .. } = self.tools.clone();
+        let lag = Lag::new(config, log, member, metrics);
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(lag.report()).await;
+        });
     }
 
     fn start_processing(&self, app: &AppId, stop: &CancellationToken) {

@@ -32,8 +32,8 @@ const GATHER_WAIT: Duration = Duration::from_millis(20);
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 /// Entries kept in memory until the changelog is read back: about 2 MB.
 const RECENT_ENTRIES_MAX: usize = 20_000;
-/// How often lag is measured and expired buckets are dropped.
-const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked which dedupe buckets are expired.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// One record, at once.
 const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
@@ -78,7 +78,7 @@ pub(super) struct Session<'a> {
     newest_decided: Option<i64>,
     /// What the log has shown to take.
     record_bytes_max: usize,
-    lag_due: Instant,
+    look_due: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -93,11 +93,7 @@ impl<'a> Session<'a> {
             () = cancel.cancelled() => return Ok(()),
             session = Self::start(worker, app) => session?,
         };
-        let ended = session.work(cancel, progress).await;
-        for partition in session.assigned.keys() {
-            session.forget_lag(*partition);
-        }
-        ended
+        session.work(cancel, progress).await
     }
 
     async fn start(worker: &'a Worker, app: Arc<App>) -> Result<Self, ProcessError> {
@@ -123,7 +119,7 @@ impl<'a> Session<'a> {
             oldest_pending: None,
             newest_decided: None,
             record_bytes_max: usize::MAX,
-            lag_due: Instant::now(),
+            look_due: Instant::now(),
         })
     }
 
@@ -147,9 +143,9 @@ impl<'a> Session<'a> {
                 self.carry_out(batch).await?;
                 progress.committed(&self.worker.app);
             }
-            if Instant::now() >= self.lag_due {
-                self.measure_lag().await?;
-                self.lag_due = Instant::now() + LAG_INTERVAL;
+            if Instant::now() >= self.look_due {
+                self.look_ahead().await?;
+                self.look_due = Instant::now() + LOOK_INTERVAL;
             }
         }
     }
@@ -171,7 +167,6 @@ impl<'a> Session<'a> {
                     for revoked in partitions {
                         batch.remove(revoked.partition);
                         self.assigned.remove(&revoked.partition);
-                        self.forget_lag(revoked.partition);
                     }
                 }
                 Polled::Records(of, records) => {
@@ -338,45 +333,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sets the lag of every partition; what is pending tells which dedupe buckets are still needed.
-    async fn measure_lag(&mut self) -> Result<(), ProcessError> {
-        let worker = self.worker;
-        let now = Timestamp::now().as_millisecond();
+    /// Looks for the oldest record that is left to decide: it tells which dedupe buckets are still needed.
+    async fn look_ahead(&mut self) -> Result<(), ProcessError> {
         let mut oldest = self.newest_decided;
         for (partition, next) in self.assigned.clone() {
             let of = self.raw(partition);
-            let records = watermarks(worker, &of).await?.high.saturating_sub(next);
-            let pending = if records > 0 { append_time(worker, &of, next).await? } else { None };
-            // Nothing but markers of transactions is no lag.
-            let records = pending.map_or(0, |_| records);
-            oldest = oldest.into_iter().chain(pending).min();
-            let age_ms = pending.map_or(0, |appended_at| (now - appended_at).max(0));
-            let metrics = &self.worker.metrics;
-            let labels = self.lag_labels(partition);
-            let labels = labels.each_ref().map(String::as_str);
-            metrics
-                .consumer_lag_records
-                .with_label_values(&labels)
-                .set(i64::try_from(records).unwrap_or(i64::MAX));
-            metrics.consumer_lag_milliseconds.with_label_values(&labels).set(age_ms);
+            if watermarks(self.worker, &of).await?.high > next {
+                oldest = oldest.into_iter().chain(append_time(self.worker, &of, next).await?).min();
+            }
         }
         if let Some(oldest) = oldest {
             self.oldest_pending = Some(oldest);
             self.seen.run(move |seen| seen.retire(oldest)).await.map_err(seen_failed(self.worker))?;
         }
         Ok(())
-    }
-
-    fn forget_lag(&self, partition: u32) {
-        let labels = self.lag_labels(partition);
-        let labels = labels.each_ref().map(String::as_str);
-        // Fails only when it was never set.
-        let _ = self.worker.metrics.consumer_lag_records.remove_label_values(&labels);
-        let _ = self.worker.metrics.consumer_lag_milliseconds.remove_label_values(&labels);
-    }
-
-    fn lag_labels(&self, partition: u32) -> [String; 3] {
-        [self.worker.group(), self.topics.raw.name.to_string(), partition.to_string()]
     }
 
     fn app_label(&self) -> String {

@@ -11,6 +11,7 @@ use millrace_crds::config::{
 };
 use millrace_crds::names::{AppId, TopicKind};
 use millrace_dataplane::config::{Config, Current, PrivacyKeys};
+use millrace_dataplane::lag::Lag;
 use millrace_dataplane::log::{GroupHandle, LogRecord, NewRecord, ReadLimits, TopicPartition, Transaction};
 use millrace_dataplane::member::Member;
 use millrace_dataplane::process::seen::SeenStore;
@@ -250,23 +251,21 @@ async fn a_marker_of_a_transaction_at_the_end_is_no_lag() {
     let mut transactor = world.bench.log().transactor(&own("replay")).await.unwrap();
     let group = GroupHandle { name: own("replay").into(), inner: None };
     let raw = world.raw(Uuid::new_v4());
-    let partition = raw.to.partition.to_string();
     transactor.commit(Transaction { records: vec![raw], positions: Vec::new(), group }).await.unwrap();
     let cancel = CancellationToken::new();
     let worker = tokio::spawn(process::run(world.worker(), cancel.clone()));
     world.until_processed(1).await;
-    let lag = || {
-        let families = world.bench.metrics.registry.gather();
-        let family = families.iter().find(|family| family.name() == "millrace_consumer_lag_records")?;
-        let is_ours = |metric: &&prometheus::proto::Metric| {
-            metric.get_label().iter().any(|label| label.name() == "partition" && label.value() == partition)
-        };
-        family.get_metric().iter().find(is_ours).map(|metric| metric.get_gauge().get_value())
-    };
+    let (log, metrics) = (world.bench.shared_log(), Arc::clone(&world.bench.metrics));
+    let mut lag =
+        Lag::new(Arc::clone(&world.config), log, Member::new("millrace", "lag"), Arc::clone(&metrics));
+    let records = metrics.stage_lag_records.with_label_values(&[&world.app.to_string(), process::STAGE]);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while lag() != Some(0.0) {
-        assert!(Instant::now() < deadline, "the lag is {:?}", lag());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    loop {
+        lag.round().await;
+        if records.get() == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the lag is {}", records.get());
     }
     cancel.cancel();
     worker.await.unwrap().unwrap();

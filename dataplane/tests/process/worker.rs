@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_crds::config::OnUndeclared;
 use millrace_crds::names::TopicKind;
@@ -228,27 +227,4 @@ async fn a_new_configuration_holds_from_the_next_batch_on() {
     world.until_consumed().await;
     running.stop().await;
     assert_eq!((world.processed().len(), world.dead_letters().len()), (1, 1));
-}
-
-#[tokio::test]
-async fn lag_is_shown_and_goes_with_the_worker() {
-    let world = World::new(app_config());
-    let name = topic(TopicKind::EventsRaw);
-    let lags = || {
-        let families = world.metrics.registry.gather();
-        let lag = families.iter().find(|family| family.name() == "millrace_consumer_lag_records");
-        lag.map_or(0, |family| family.get_metric().len())
-    };
-    let running = world.start();
-    let shown = async {
-        while lags() < 4 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), shown).await.unwrap();
-    let labels = [Member::only().group(&app_id(), process::STAGE), name, "0".to_owned()];
-    let lag = world.metrics.consumer_lag_records.with_label_values(&labels.each_ref().map(String::as_str));
-    assert_eq!(lag.get(), 0);
-    running.stop().await;
-    assert_eq!(lags(), 0);
 }
