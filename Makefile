@@ -32,10 +32,11 @@ faults: engine ## Run the real processes under RUNS seeded faults (SEED=first), 
 	@$(CARGO) build --quiet --profile $(PROFILE) --workspace --all-features --bins --lib
 	@$(or $(CARGO_TARGET_DIR),target)/$(PROFILE)/faults --runs $(or $(RUNS),1) --seed $(or $(SEED),0) $(FAULTS)
 
-bench: ## Print figures of the release build: start-up and idle memory; ingest without Kafka; the operator with 1000 Apps (root)
+bench: ## Print figures of the release build: standalone; ingest without Kafka; freshness and cost of the load; the operator with 1000 Apps (root)
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench standalone
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench ingest-memory
+	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench load
 	@MILLRACE_CLUSTER=bench e2e/cluster/on-api-server $(or $(CARGO_TARGET_DIR),target)/release/millrace-bench operator $(BENCH)
 
 engine: ## Fetch the ClickHouse engine library into the cache

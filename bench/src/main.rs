@@ -1,10 +1,11 @@
 //! Arguments in, figures out. Times are printed, never asserted: machines differ. What is the same everywhere is held: a
-//! counter of the operator, or a bound of ingest's memory, that misses its goal makes the exit code 1.
+//! counter of the operator, a bound of ingest's memory or a ratio of the load that misses its goal makes the exit code 1.
 
 #![expect(clippy::print_stdout, reason = "the figures are the product of this program")]
 #![expect(clippy::cast_precision_loss, reason = "counters far below 2^53")]
 
 mod ingest_memory;
+mod load;
 mod operator;
 mod settings;
 mod standalone;
@@ -22,6 +23,7 @@ fn main() -> Result<ExitCode> {
         Command::IngestProcess(settings) => {
             ingest_memory::process::run(&settings).map(|()| ExitCode::SUCCESS)
         }
+        Command::Load(settings) => load::run(&settings),
         Command::Operator(settings) => operator::run(&settings),
         Command::OperatorProcess { identity } => {
             operator::process::run(&identity).map(|()| ExitCode::SUCCESS)

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// Ingest as a process of its own, asked and ended through its standard input
     #[command(hide = true)]
     IngestProcess(IngestProcess),
+    /// Freshness at half load, cost of the loader and size of its inserts, with the real engine
+    Load(Load),
     /// Time, writes and memory of the operator with many Apps; needs a fresh API server without controllers
     ///
     /// Run it as `make bench` does: `e2e/cluster/on-api-server millrace-bench operator`.
@@ -61,6 +63,20 @@ pub(crate) struct IngestProcess {
     /// Most bytes that wait for it.
     #[arg(long)]
     pub(crate) queue_bytes_max: usize,
+}
+
+/// How much is loaded.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Load {
+    /// Events to find the highest rate with
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) events: u64,
+    /// Seconds at half of that rate
+    #[arg(long, default_value_t = 30)]
+    pub(crate) seconds: u32,
+    /// Events to measure the loader's own cost with
+    #[arg(long, default_value_t = 200_000)]
+    pub(crate) client_events: u64,
 }
 
 /// How large.

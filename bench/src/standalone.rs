@@ -86,7 +86,7 @@ fn measure(binary: &Path, folder: &Path, with_memory: bool) -> Result<(Duration,
 }
 
 /// A process that ends with the measurement.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -96,7 +96,11 @@ impl Drop for Running {
     }
 }
 
-fn wait_until_accepting(running: &mut Running, endpoints: &Path, started: Instant) -> Result<Duration> {
+pub(crate) fn wait_until_accepting(
+    running: &mut Running,
+    endpoints: &Path,
+    started: Instant,
+) -> Result<Duration> {
     while started.elapsed() < START_MAX {
         if let Some(status) = running.0.try_wait()? {
             bail!("the data plane ended with {status}");
@@ -130,7 +134,7 @@ fn resident_mib(id: u32) -> Result<f64> {
 }
 
 /// The data plane, built beside this program with the same profile.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("millrace-dataplane");
     ensure!(path.exists(), "`{}` is missing; `make bench` builds it", path.display());
     Ok(path)
