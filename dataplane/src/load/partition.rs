@@ -1,7 +1,7 @@
 //! Log records of one partition in, blocks out: what waits between a read and an insert.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::block::{self, Block, Limits, Waiting};
 use super::target::{Target, Unreadable};
@@ -22,8 +22,18 @@ pub(super) struct Partition {
     pub(super) stopped: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    /// When the first of `waiting` came.
+    /// Since when the first of `waiting` may have been waiting.
     since: Instant,
+    /// When the last block was cut.
+    cut_at: Option<Instant>,
+}
+
+/// Since when records have been waiting that are read at `now`. What came while the block before was inserted could not be
+/// read: counted from here, it would wait for the insert and then for its whole age. So it counts from the last cut, by half
+/// of the age at most, so that there is time to gather. No block is due earlier than an age behind the one before.
+fn waiting_since(now: Instant, cut_at: Option<Instant>, age_max: Duration) -> Instant {
+    let earliest = now.checked_sub(age_max / 2).unwrap_or(now);
+    cut_at.map_or(now, |cut_at| cut_at.max(earliest).min(now))
 }
 
 impl Partition {
@@ -39,16 +49,17 @@ impl Partition {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             since,
+            cut_at: None,
         }
     }
 
     /// Takes records that were read. The first one that cannot be read stops the partition in front of it.
-    pub(super) fn take(&mut self, records: Vec<LogRecord>) -> Result<(), Unreadable> {
+    pub(super) fn take(&mut self, records: Vec<LogRecord>, age_max: Duration) -> Result<(), Unreadable> {
         if self.stopped {
             return Ok(());
         }
         if self.waiting.is_empty() {
-            self.since = Instant::now();
+            self.since = waiting_since(Instant::now(), self.cut_at, age_max);
         }
         for record in records {
             let waiting = self.target.decode(record).inspect_err(|_| self.stopped = true)?;
@@ -102,6 +113,29 @@ impl Partition {
         let block = block::cut(self.next, &mut self.waiting, &limits)?;
         self.waiting_bytes -= block.bytes();
         self.next = block.range.end;
+        self.cut_at = Some(Instant::now());
         Some(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_during_an_insert_waits_since_then_but_gathers_for_half_of_its_age() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let age_max = Duration::from_secs(1);
+        for (now, cut_at, since) in [
+            (5_000, None, 5_000),
+            (5_000, Some(4_900), 4_900),
+            (5_000, Some(4_500), 4_500),
+            (5_000, Some(4_000), 4_500),
+            (5_000, Some(0), 4_500),
+            (5_000, Some(5_000), 5_000),
+        ] {
+            assert_eq!(waiting_since(at(now), cut_at.map(at), age_max), at(since), "{now} {cut_at:?}");
+        }
     }
 }

@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, of: &TopicPartition, records: Vec<LogRecord>) {
         let Some(partition) = self.partitions.get_mut(of) else { return };
-        if let Err(unreadable) = partition.take(records) {
+        if let Err(unreadable) = partition.take(records, self.loader.limits.age_max) {
             self.report_stop(of, &unreadable);
             self.show_stopped();
         }
