@@ -35,9 +35,9 @@ faults: engine ## Run the real processes under RUNS seeded faults (SEED=first), 
 bench: ## Print figures of the release build: standalone; ingest without Kafka; freshness and cost of the load; the operator with 1000 Apps (root)
 	@$(CARGO) build --quiet --release --package millrace-dataplane --package millrace-bench
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench standalone
-	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench ingest-memory
 	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench load
 	@MILLRACE_CLUSTER=bench e2e/cluster/on-api-server $(or $(CARGO_TARGET_DIR),target)/release/millrace-bench operator $(BENCH)
+	@$(or $(CARGO_TARGET_DIR),target)/release/millrace-bench ingest-memory
 
 engine: ## Fetch the ClickHouse engine library into the cache
 	@scripts/engine-library.sh

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use client::{Answers, Client};
 use started::{Broker, Ingest};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::settings::IngestMemory;
@@ -19,6 +20,10 @@ use crate::settings::IngestMemory;
 const RATIO_GOAL: f64 = 1.25;
 /// Bytes of events in one request: a batch of an SDK.
 const REQUEST_BYTES: usize = 64 << 10;
+/// Bodies under way at once: what they take is bounded by itself, with or without Kafka.
+const UNDER_WAY: usize = 16;
+/// How often each connection is used before the base is taken.
+const WARMING_ROUNDS: usize = 2;
 /// What is sent beyond the room that the queue has, so that it stays full.
 const PRESSURE: f64 = 1.3;
 /// How long a process rests before its memory is read.
@@ -61,12 +66,20 @@ impl Run {
         let connections = ((queue_bytes / (events * self.event_bytes)) as f64 * PRESSURE).ceil();
         let body = client::body(events, self.event_bytes);
         let mut clients = Vec::new();
-        for _ in 0..connections as usize {
-            let mut client = Client::connect(&ingest.address).await?;
-            // The base has every connection with its buffers, and never more than one request under way.
-            let status = client.send(&body).await?;
-            ensure!(status == 200, "the broker is there, and ingest answers {status}");
-            clients.push(client);
+        // Each sends as soon as it is connected: one that says nothing is not waited for.
+        while clients.len() < connections as usize {
+            let mut together = Vec::new();
+            for _ in 0..UNDER_WAY {
+                together.push(Client::connect(&ingest.address).await?);
+            }
+            warm(&mut together, &body).await?;
+            clients.extend(together);
+        }
+        // The base has every connection with its buffers, as large as they become, and next to nothing in the queue.
+        for _ in 1..WARMING_ROUNDS {
+            for together in clients.chunks_mut(UNDER_WAY) {
+                warm(together, &body).await?;
+            }
         }
         tokio::time::sleep(REST).await;
         let base = ingest.memory()?.resident_mib;
@@ -91,9 +104,10 @@ impl Run {
 
     /// Every client sends, and sends again when it was told to come back; returns the most that waited, too.
     async fn press(&self, ingest: &mut Ingest, clients: Vec<Client>, body: &[u8]) -> Result<(Answers, u64)> {
-        let until = Instant::now() + self.pressed;
-        let sending =
-            futures::future::try_join_all(clients.into_iter().map(|client| client.press(body, until)));
+        let (until, under_way) = (Instant::now() + self.pressed, Semaphore::new(UNDER_WAY));
+        let sending = futures::future::try_join_all(
+            clients.into_iter().map(|client| client.press(body, &under_way, until)),
+        );
         let watching = async {
             let mut filled = 0;
             while Instant::now() < until {
@@ -106,4 +120,12 @@ impl Run {
         let answers = sent.context("press on ingest")?.into_iter().fold(Answers::default(), Answers::plus);
         Ok((answers, filled?))
     }
+}
+
+/// Every client sends once, and is answered that its events are taken.
+async fn warm(clients: &mut [Client], body: &[u8]) -> Result<()> {
+    for answer in futures::future::try_join_all(clients.iter_mut().map(|client| client.send(body))).await? {
+        ensure!(answer.status == 200, "the broker is there, and ingest answers {}", answer.status);
+    }
+    Ok(())
 }

@@ -6,17 +6,28 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::process::KEY;
 
-/// Pause of a client that was told to come back: shorter than it was told, so that the pressure does not fall.
+/// Pause between two requests of a client that was not told when to come back.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// After this a request that is not answered has been read, and waits.
+const READ: Duration = Duration::from_millis(30);
 
 /// A connection to ingest.
 pub(super) struct Client {
     address: String,
     stream: TcpStream,
+}
+
+/// What one request was answered.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// When to come back.
+    retry_after: Option<Duration>,
 }
 
 /// What clients were told.
@@ -57,8 +68,8 @@ impl Client {
         Ok(Self { address: address.to_owned(), stream })
     }
 
-    /// Sends one request and returns the answer's status.
-    pub(super) async fn send(&mut self, body: &[u8]) -> Result<u16> {
+    /// Sends one request.
+    pub(super) async fn send(&mut self, body: &[u8]) -> Result<Answer> {
         let head = format!(
             "POST /v1/events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -66,27 +77,52 @@ impl Client {
         );
         self.stream.write_all(head.as_bytes()).await?;
         self.stream.write_all(body).await?;
-        let mut answer = Vec::new();
+        let mut bytes = Vec::new();
         loop {
-            if let Some((status, length)) = parsed(&answer)
-                && answer.len() >= length
+            if let Some((answer, length)) = parsed(&bytes)
+                && bytes.len() >= length
             {
-                return Ok(status);
+                return Ok(answer);
             }
-            anyhow::ensure!(self.stream.read_buf(&mut answer).await? > 0, "ingest closed the connection");
+            anyhow::ensure!(self.stream.read_buf(&mut bytes).await? > 0, "ingest closed the connection");
         }
     }
 
-    /// Sends the same again and again.
-    pub(super) async fn press(mut self, body: &[u8], until: Instant) -> Result<Answers> {
+    /// Sends one request when it is its turn, and makes way for the next when it is answered or waits for Kafka.
+    async fn send_in_turn(&mut self, body: &[u8], under_way: &Semaphore) -> Result<Answer> {
+        let turn = under_way.acquire().await?;
+        let mut sending = std::pin::pin!(self.send(body));
+        if let Ok(answered) = tokio::time::timeout(READ, &mut sending).await {
+            return answered;
+        }
+        drop(turn);
+        sending.await
+    }
+
+    /// Sends the same again and again, each time when it was told to come back.
+    pub(super) async fn press(
+        mut self,
+        body: &[u8],
+        under_way: &Semaphore,
+        until: Instant,
+    ) -> Result<Answers> {
         let mut answers = Answers::default();
-        while let Ok(sent) = tokio::time::timeout_at(until, self.send(body)).await {
-            match sent {
-                Ok(200) => answers.accepted += 1,
-                Ok(_) => answers.refused += 1,
-                Err(_closed) => self.stream = TcpStream::connect(&self.address).await?,
-            }
-            if tokio::time::timeout_at(until, tokio::time::sleep(PAUSE)).await.is_err() {
+        while let Ok(sent) = tokio::time::timeout_at(until, self.send_in_turn(body, under_way)).await {
+            let pause = match sent {
+                Ok(Answer { status: 200, .. }) => {
+                    answers.accepted += 1;
+                    PAUSE
+                }
+                Ok(Answer { retry_after, .. }) => {
+                    answers.refused += 1;
+                    retry_after.unwrap_or(PAUSE)
+                }
+                Err(_closed) => {
+                    self.stream = TcpStream::connect(&self.address).await?;
+                    PAUSE
+                }
+            };
+            if tokio::time::timeout_at(until, tokio::time::sleep(pause)).await.is_err() {
                 break;
             }
         }
@@ -94,14 +130,20 @@ impl Client {
     }
 }
 
-/// Status and whole length of an answer, once its head is there.
-fn parsed(answer: &[u8]) -> Option<(u16, usize)> {
-    let head_bytes = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&answer[..head_bytes]).ok()?;
+/// An answer and its whole length, once its head is there.
+fn parsed(bytes: &[u8]) -> Option<(Answer, usize)> {
+    let head_bytes = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    Some((status, head_bytes + length.unwrap_or(0)))
+    let header = |wanted: &str| {
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim().parse::<u64>().ok())?
+        })
+    };
+    let length = usize::try_from(header("content-length").unwrap_or(0)).ok()?;
+    Some((
+        Answer { status, retry_after: header("retry-after").map(Duration::from_secs) },
+        head_bytes + length,
+    ))
 }
