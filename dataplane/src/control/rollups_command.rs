@@ -67,6 +67,8 @@ fn write_progress(progress: &mut (dyn Write + Send), report: &RebuildReport) -> 
         (RebuildStage::Running, trouble) if !trouble.is_empty() => {
             writeln!(progress, "{trouble}; it is tried again")
         }
-        (RebuildStage::Idle | RebuildStage::Running | RebuildStage::Done | RebuildStage::Failed, _) => Ok(()),
+        // Told always: a small App may be done before it is asked for the first time.
+        (RebuildStage::Done, _) => writeln!(progress, "{done} of {of}"),
+        (RebuildStage::Idle | RebuildStage::Running | RebuildStage::Failed, _) => Ok(()),
     }
 }

@@ -48,7 +48,8 @@ async fn a_rollup_that_lost_its_rows_is_made_anew_by_a_command() -> Result<()> {
     let report = report.with_context(|| told.clone())?;
     ensure!(code == Some(0) && report["stage"] == "done", "{report}");
     ensure!(report["done"] == report["of"] && report["of"].as_u64() > Some(10), "{report}");
-    ensure!(told.contains(&format!(" of {}: ", report["of"])), "progress is told: {told}");
+    let end = format!("{0} of {0}", report["of"]);
+    ensure!(told.lines().last() == Some(end.as_str()), "progress is told to its end: {told}");
     until_counted(&process, 2 * EVENTS).await?;
     let fence = format!(
         "SELECT position(create_table_query, 'CONSTRAINT') FROM system.tables WHERE database = '{DATABASE}' AND name = 'events'"
