@@ -31,7 +31,7 @@ use millrace_dataplane::tasks::stop_on_signal;
 
 use crate::driver::Driver;
 use crate::ledger::Ledger;
-use crate::plan::{Plan, Stage, plan};
+use crate::plan::{FAILED_ONCE, Plan, Stage, plan};
 use crate::stage::Cast;
 use crate::verify::{Findings, Tables};
 use crate::world::World;
@@ -39,6 +39,9 @@ use crate::world::World;
 /// Events at the end of a run: enough that, but once in 10⁹ runs, one goes each way from a partition of raw to one
 /// of processed.
 const CLOSING_EVENTS: usize = 128;
+
+/// After how many runs a long one says how it stands where nobody sees a progress bar.
+const TOLD_EVERY: u64 = 50;
 
 /// Runs the real processes under seeded faults and compares what was acknowledged with what is stored.
 #[derive(Debug, Parser)]
@@ -52,9 +55,22 @@ struct Args {
     /// Runs on this stage only, where the fault exists there.
     #[arg(long, value_enum)]
     stage: Option<Stage>,
+    /// Runs the seeds that failed once instead, each on the stage on which it did.
+    #[arg(long, conflicts_with_all = ["runs", "seed", "stage"])]
+    failed_once: bool,
     /// Says what each seed does.
     #[arg(long)]
     verbose: bool,
+}
+
+impl Args {
+    /// The seeds to run, and on which stage if not on their own.
+    fn seeds(&self) -> Vec<(u64, Option<Stage>)> {
+        if self.failed_once {
+            return FAILED_ONCE.map(|(seed, stage)| (seed, Some(stage))).to_vec();
+        }
+        (self.seed..self.seed + self.runs).map(|seed| (seed, self.stage)).collect()
+    }
 }
 
 /// What all runs came to.
@@ -81,11 +97,12 @@ async fn main() -> Result<ExitCode> {
     let mut world = World::start().await?;
     let mut tally = Tally::default();
     let stop = stop_on_signal()?;
-    let bar = ProgressBar::new(args.runs);
+    let seeds = args.seeds();
+    let bar = ProgressBar::new(seeds.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} seed {msg}")?);
-    for seed in args.seed..args.seed + args.runs {
+    for (seed, stage) in seeds {
         bar.set_message(seed.to_string());
-        let plan = plan(seed, args.stage);
+        let plan = plan(seed, stage);
         if args.verbose {
             bar.suspend(|| eprintln!("{plan:?}"));
         }
@@ -96,6 +113,9 @@ async fn main() -> Result<ExitCode> {
             std::fs::remove_dir_all(&folder).context("remove the folder of a run")?;
         }
         bar.inc(1);
+        if bar.is_hidden() && tally.runs.is_multiple_of(TOLD_EVERY) {
+            eprintln!("{}", tally.line());
+        }
     }
     bar.finish_and_clear();
     world.end(!tally.failed.is_empty()).await?;

@@ -23,6 +23,11 @@ const LONG_OUTAGE_ONE_OF: u32 = 8;
 /// by every clock before a run can end.
 const JUMP_MS_MAX: i64 = 5_000;
 
+/// Seeds that failed once, and why: all brokers killed and revived, after which a client of librdkafka went on without the
+/// leader it had heard of; a client that sent a lost event again, so that the loss to be caught was none.
+pub(crate) const FAILED_ONCE: [(u64, Stage); 3] =
+    [(233, Stage::Roles), (242, Stage::Roles), (1262, Stage::Embedded)];
+
 /// Which processes take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stage {
@@ -252,9 +257,12 @@ fn with_defect(plan: &mut Plan, turn: u64) {
     let defects = Defect::value_variants();
     let defect = defects[(turn % defects.len() as u64) as usize];
     plan.defect = Some(defect);
-    if defect == Defect::ProcessForgetsSeen {
+    match defect {
         // It shows only where something comes again.
-        plan.load.again_percent = 100;
+        Defect::ProcessForgetsSeen => plan.load.again_percent = 100,
+        // A client that sends the same once more makes the loss good.
+        Defect::IngestLosesEvent => plan.load.again_percent = 0,
+        Defect::ProcessLosesRecord | Defect::LoadLosesRow | Defect::LoadDoublesBlock => {}
     }
 }
 
