@@ -129,16 +129,7 @@ async fn compare(process: &Process, books: &Books) -> Result<()> {
     ensure!(rows.len() == stored.len(), "{} rows are stored twice", rows.len() - stored.len());
     ensure!(unknown.is_empty(), "{} rows were never sent", unknown.len());
 
-    for (recount, rollup) in [
-        (
-            "SELECT count(), uniqExact(user_key), countIf(is_conversion) FROM {db}.events",
-            "SELECT sum(events), uniqMerge(users), sum(conversions) FROM {db}.dashboard_stats",
-        ),
-        (
-            "SELECT uniqExact(user_key, toDate(timestamp)) FROM {db}.events",
-            "SELECT uniqExact(user_key, day) FROM {db}.user_retention",
-        ),
-    ] {
+    for (recount, rollup) in millrace_e2e::RECOUNTS {
         // The lag is asked for now and then: an event whose request was cut off may come between the two questions. A
         // rollup that is wrong stays wrong.
         wait_for("a rollup that equals a recount", async || {

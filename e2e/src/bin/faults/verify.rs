@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use millrace_e2e::RECOUNTS;
 use uuid::Uuid;
 
 use crate::driver::PATIENCE;
@@ -88,7 +89,7 @@ impl Tables {
         if strange > 0 {
             findings.wrong.push(format!("{strange} rows were never sent"));
         }
-        for (recount, rollup) in ROLLUPS {
+        for (recount, rollup) in RECOUNTS {
             findings.wrong.extend(self.differs(recount, rollup).await?);
         }
         Ok(findings)
@@ -122,15 +123,3 @@ impl Tables {
         Ok(text.trim_end().to_owned())
     }
 }
-
-/// What a recount says, and what the rollup says.
-const ROLLUPS: [(&str, &str); 2] = [
-    (
-        "SELECT count(), uniqExact(user_key), countIf(is_conversion) FROM {db}.events",
-        "SELECT sum(events), uniqMerge(users), sum(conversions) FROM {db}.dashboard_stats",
-    ),
-    (
-        "SELECT uniqExact(user_key, toDate(timestamp)) FROM {db}.events",
-        "SELECT uniqExact(user_key, day) FROM {db}.user_retention",
-    ),
-];
