@@ -11,7 +11,7 @@ use millrace_crds::resolved::Role;
 use super::gather::{self, Gathered};
 use super::status::Verdict;
 use crate::installation::Installation;
-use crate::workloads::sizes::{self, Count, Size};
+use crate::workloads::sizes::{self, Size};
 use crate::workloads::spills::{Empty, InTheWay};
 use crate::workloads::volumes::{Mismatch, mismatch};
 
@@ -50,10 +50,7 @@ pub(crate) fn judge(gathered: &Gathered, app: &App, installation: &Installation)
 
 /// Why a set of ingest pods stays larger than wanted, or stays at all.
 fn waits(gathered: &Gathered, set: &DynamicObject, wanted: &Size) -> Option<String> {
-    let count = match (wanted.count, &wanted.volume) {
-        (Count::Fixed(count), Some(_)) => count,
-        _ => 0,
-    };
+    let count = wanted.with_volume();
     let said = gathered.pods.iter().filter_map(|pod| pod.said.as_ref()?.as_ref().ok());
     let InTheWay { pod, kept } = Empty::of(said).in_the_way(set, count)?;
     let name = set.metadata.name.as_deref().unwrap_or_default();

@@ -199,19 +199,13 @@ impl Plane<'_> {
     /// Pods whose volumes may hold something stay, and the set with them. The Apps say so.
     fn past_spills(&self, size: Size, set: &DynamicObject) -> Size {
         let empty = Empty::of(self.gathered.pods.iter().filter_map(|pod| pod.said.as_ref()));
-        match (size.count, &size.volume) {
-            (Count::Fixed(wanted), Some(_)) => {
-                let kept = empty.in_the_way(set, wanted).map_or(wanted, |pod| pod.kept);
-                Size { count: Count::Fixed(kept), ..size }
-            }
-            // Without a spill they are no set any more; it goes as a whole.
-            _ => match empty.in_the_way(set, 0) {
-                Some(_) => {
-                    Size { count: Count::Fixed(spills::pods(set)), volume: volumes::of_set(set), ..size }
-                }
-                None => size,
-            },
+        let wanted = size.with_volume();
+        let Some(in_the_way) = empty.in_the_way(set, wanted) else { return size };
+        if wanted > 0 {
+            return Size { count: Count::Fixed(in_the_way.kept), ..size };
         }
+        // Without a spill they are no set any more; it goes as a whole.
+        Size { count: Count::Fixed(spills::pods(set)), volume: volumes::of_set(set), ..size }
     }
 }
 

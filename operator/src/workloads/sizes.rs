@@ -27,6 +27,16 @@ pub struct Size {
     pub volume: Option<Volume>,
 }
 
+impl Size {
+    /// How many pods with a volume are wanted; 0 where they are no set.
+    pub fn with_volume(&self) -> u32 {
+        match (self.count, &self.volume) {
+            (Count::Fixed(count), Some(_)) => count,
+            (Count::Fixed(_), None) | (Count::ByLoad { .. }, _) => 0,
+        }
+    }
+}
+
 /// How many pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
