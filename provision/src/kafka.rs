@@ -6,10 +6,12 @@ mod admin;
 mod error;
 mod native;
 mod owners;
+mod renewed;
 mod settings;
 
 pub use admin::{Admin, ObservedTopic, RECORD_BYTES_MAX, Replication};
 pub use error::{KafkaError, is_refusal, is_unreachable, is_unsupported};
 pub use native::{Cluster, Described, GroupPosition};
 pub use owners::Owners;
+pub use renewed::Renewed;
 pub use settings::{Ca, Mechanism, Password, Sasl, Settings, SettingsError};

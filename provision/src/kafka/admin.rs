@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::error::{KafkaError, code_of, is_refusal, is_unreachable};
 use super::native::{self, Cluster, Described, GroupPosition};
+use super::renewed::Renewed;
 use super::settings::Settings;
 
 /// Longest wait for one answer.
@@ -65,8 +66,7 @@ pub struct Admin {
 }
 
 struct Inner {
-    /// Replaced when it gets no answer where another does.
-    client: Mutex<Arc<AdminClient<Heard>>>,
+    client: Renewed<AdminClient<Heard>>,
     config: ClientConfig,
     brokers: String,
 }
@@ -90,7 +90,7 @@ impl Admin {
     }
 
     fn unconnected(config: ClientConfig, brokers: String) -> Result<Self, KafkaError> {
-        let client = Mutex::new(Arc::new(set_up(&config)?));
+        let client = Renewed::new(set_up(&config)?);
         Ok(Self { inner: Arc::new(Inner { client, config, brokers }) })
     }
 
@@ -276,15 +276,7 @@ impl Admin {
     }
 
     fn client(&self) -> Arc<AdminClient<Heard>> {
-        Arc::clone(&self.inner.client.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// librdkafka 2.12 forgets a broker that is away, and a client that hears of a leader or coordinator there before it
-    /// hears of the broker again goes on without it, as was seen, for minutes.
-    fn replace_client(&self) -> Result<(), KafkaError> {
-        let client = Arc::new(set_up(&self.inner.config)?);
-        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-        Ok(())
+        self.inner.client.get()
     }
 
     async fn answered<T>(&self, step: &'static str, result: Result<T, ClientError>) -> Result<T, KafkaError> {
@@ -314,13 +306,15 @@ impl Admin {
             return KafkaError::Refused { step, reason: code.map_or(String::new(), |code| code.to_string()) };
         }
         if code.is_some_and(is_unreachable) {
-            return match probe(&self.inner.config, &self.inner.brokers, step) {
+            let Inner { client, config, brokers } = &*self.inner;
+            let unanswered = client.get();
+            return match probe(config, brokers, step) {
                 Err(error) => error,
                 // They answer, only not this client.
-                Ok(()) => self.replace_client().err().unwrap_or_else(|| KafkaError::Unreachable {
-                    brokers: self.inner.brokers.clone(),
-                    reason: source.to_string(),
-                }),
+                Ok(()) => match client.replace(&unanswered, || set_up(config)) {
+                    Err(error) => error,
+                    Ok(_) => KafkaError::Unreachable { brokers: brokers.clone(), reason: source.to_string() },
+                },
             };
         }
         KafkaError::Failed { step, source }

@@ -2,10 +2,11 @@
 //! completion per call, and a bound in bytes on what waits.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::vec;
 
+use millrace_provision::kafka::Renewed;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer as _;
@@ -164,8 +165,7 @@ impl Drop for Held {
 /// The producer and its queue.
 pub(super) struct Appender {
     config: ClientConfig,
-    /// Replaced when it ended for good.
-    producer: RwLock<Arc<Deliverer>>,
+    producer: Renewed<Deliverer>,
     waiting: Arc<AtomicUsize>,
     queue_bytes_max: usize,
     learning: tokio::sync::Mutex<()>,
@@ -178,7 +178,7 @@ impl Appender {
         queue_bytes_max: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, KafkaError> {
-        let producer = RwLock::new(Arc::new(Deliverer::new(&config)?));
+        let producer = Renewed::new(Deliverer::new(&config)?);
         Ok(Self {
             config,
             producer,
@@ -199,7 +199,7 @@ impl Appender {
         let held = self.hold(bytes)?;
         let sent = Sent::of(&records);
         let started = Instant::now();
-        let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
+        let producer = self.producer.get();
         let (mut shipment, decided) = Shipment::new(records, Some(held));
         let call = shipment.call();
         shipment.hand_over(&producer);
@@ -265,15 +265,9 @@ impl Appender {
 
     /// A producer that ended for good never acknowledges anything again.
     fn replace(&self, ended: &Arc<Deliverer>) {
-        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&producer, ended) {
-            return;
-        }
-        match Deliverer::new(&self.config) {
-            Ok(new) => {
-                tracing::warn!("the Kafka producer ended and was replaced");
-                *producer = Arc::new(new);
-            }
+        match self.producer.replace(ended, || Deliverer::new(&self.config)) {
+            Ok(true) => tracing::warn!("the Kafka producer ended and was replaced"),
+            Ok(false) => {}
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot make a new Kafka producer");
             }
@@ -282,7 +276,7 @@ impl Appender {
 
     /// Waits until nothing is on its way, at most for `time_max`. Blocks.
     pub(super) fn flush(&self, time_max: Duration) {
-        let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
+        let producer = self.producer.get();
         if let Err(error) = producer.producer().flush(time_max) {
             tracing::warn!(error = &error as &dyn std::error::Error, "records were not acknowledged in time");
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millrace_provision::kafka::Renewed;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -128,38 +129,27 @@ impl Readers {
     }
 }
 
-/// A client that only asks, replaced when it got no answer. librdkafka 2.12 forgets a broker that is away, and a client
-/// that learns of its partitions' new leader before it learns of the broker again stays without one, as was seen, for
-/// minutes.
+/// A client that only asks, replaced when it got no answer.
 struct Asker {
     config: ClientConfig,
-    client: Mutex<Arc<BaseConsumer<Quiet>>>,
+    client: Renewed<BaseConsumer<Quiet>>,
 }
 
 impl Asker {
     fn new(config: ClientConfig) -> Result<Self, KafkaError> {
-        let client = Mutex::new(Arc::new(config.create_with_context(Quiet)?));
+        let client = Renewed::new(config.create_with_context(Quiet)?);
         Ok(Self { config, client })
     }
 
     async fn watermarks(&self, of: &TopicPartition) -> Result<Watermarks, LogError> {
-        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        let client = self.client.get();
         let (asked, of) = (Arc::clone(&client), of.clone());
         let answer = tokio::task::spawn_blocking(move || watermarks(&asked, &of)).await.map_err(panicked)?;
         if matches!(answer, Err(LogError::Unavailable { .. })) {
-            self.replace(&client)?;
+            let replaced = self.client.replace(&client, || self.config.create_with_context(Quiet));
+            replaced.map_err(|source| unavailable("make a client", source))?;
         }
         answer
-    }
-
-    /// Makes another one, unless somebody did meanwhile.
-    fn replace(&self, unanswered: &Arc<BaseConsumer<Quiet>>) -> Result<(), LogError> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&client, unanswered) {
-            let made = self.config.create_with_context(Quiet);
-            *client = Arc::new(made.map_err(|source| unavailable("make a client", source))?);
-        }
-        Ok(())
     }
 }
 
