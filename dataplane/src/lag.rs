@@ -22,8 +22,6 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// How many times as long as a round took nothing is asked afterwards: with many Apps the figures get older, and the
 /// brokers are not asked more.
 const REST: u32 = 9;
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
 /// What looks at the stages of every App.
 pub struct Lag {
@@ -120,7 +118,7 @@ async fn behind(log: &dyn Log, group: &str, topic: &Topic) -> Result<Behind, Log
             continue;
         }
         // Nothing but markers of transactions is no lag.
-        let Some(oldest) = log.read(of, next, PEEK).await?.into_iter().next() else { continue };
+        let Some(oldest) = log.read(of, next, ReadLimits::PEEK).await?.into_iter().next() else { continue };
         behind.records += ends.high.saturating_sub(oldest.offset);
         behind.oldest_at = behind.oldest_at.into_iter().chain([oldest.appended_at]).min();
     }

@@ -117,6 +117,11 @@ pub struct ReadLimits {
     pub wait_max: Duration,
 }
 
+impl ReadLimits {
+    /// One record, at once.
+    pub const PEEK: Self = Self { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
+}
+
 /// What a consumer has to tell.
 #[derive(Debug)]
 pub enum Polled {

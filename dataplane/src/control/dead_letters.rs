@@ -37,8 +37,6 @@ const SCAN_RECORDS_MAX: usize = 5_000;
 const REPLAY_RECORDS_MAX: usize = 500;
 /// Records read at once while looking through.
 const PAGE: ReadLimits = ReadLimits { records_max: 500, bytes_max: 4 << 20, wait_max: Duration::ZERO };
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
 /// What the running process lends to the control socket.
 pub struct ControlState {
@@ -261,7 +259,7 @@ impl ControlState {
 
     /// The record at exactly this offset.
     async fn record(&self, of: &TopicPartition, offset: u64) -> Result<Option<LogRecord>, Refusal> {
-        let records = self.log.read(of, offset, PEEK).await.map_err(log_failed)?;
+        let records = self.log.read(of, offset, ReadLimits::PEEK).await.map_err(log_failed)?;
         Ok(records.into_iter().find(|record| record.offset == offset))
     }
 

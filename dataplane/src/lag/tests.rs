@@ -55,7 +55,7 @@ impl World {
         let topic: Arc<str> = self.topic(kind).into();
         let mut consumer: Box<dyn Consumer> =
             self.log.subscribe(&group, &[Arc::clone(&topic)]).await.unwrap();
-        assert!(matches!(consumer.next(PEEK).await.unwrap(), Polled::Assigned(_)));
+        assert!(matches!(consumer.next(ReadLimits::PEEK).await.unwrap(), Polled::Assigned(_)));
         let of = TopicPartition { topic, partition };
         let committed = Committed { offset, metadata: String::new() };
         consumer.commit(vec![Commit { of, committed }]).await.unwrap();

@@ -1,12 +1,8 @@
 //! Ends of partitions in, whether a group has passed them out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::log::{Log, LogError, ReadLimits, TopicInfo, TopicPartition};
-
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
 /// Where partitions ended, and so what has to be passed.
 pub(super) type Ends = Vec<(TopicPartition, u64)>;
@@ -32,7 +28,7 @@ pub(super) async fn has_passed(log: &dyn Log, group: &str, ends: &Ends) -> Resul
             continue;
         }
         // Behind the last record there may be markers of transactions, which nobody commits.
-        let next = log.read(of, at, PEEK).await?;
+        let next = log.read(of, at, ReadLimits::PEEK).await?;
         if next.first().is_some_and(|record| record.offset < *end) {
             return Ok(false);
         }

@@ -3,7 +3,6 @@
 //! same topic.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::intent::{FIRST_EPOCH, standing};
 use super::stored::{self, Last};
@@ -11,9 +10,6 @@ use super::worker::End;
 use super::{LoadError, Loader};
 use crate::config::App;
 use crate::log::{Committed, ReadLimits, TopicPartition, Watermarks};
-
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
 /// What the log has where the table has its last row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +49,8 @@ async fn look(
     if offset < watermarks.low {
         return Ok(There::Removed);
     }
-    let read = loader.log.read(of, offset, PEEK).await.map_err(loader.log_error("find the start"))?;
+    let read =
+        loader.log.read(of, offset, ReadLimits::PEEK).await.map_err(loader.log_error("find the start"))?;
     let Some(record) = read.into_iter().next().filter(|record| record.offset == offset) else {
         return Ok(There::Nothing);
     };

@@ -55,8 +55,7 @@ async fn measure(loader: &Loader, partition: &TopicPartition, next: u64) -> Resu
     if loader.log.watermarks(partition).await?.high <= next {
         return Ok(Duration::ZERO);
     }
-    let first = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
-    let oldest = loader.log.read(partition, next, first).await?;
+    let oldest = loader.log.read(partition, next, ReadLimits::PEEK).await?;
     // Behind the last record there may be markers of transactions.
     let Some(oldest) = oldest.into_iter().next() else { return Ok(Duration::ZERO) };
     let appended_at = oldest.appended_at;

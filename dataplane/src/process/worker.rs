@@ -34,8 +34,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(500);
 const RECENT_ENTRIES_MAX: usize = 20_000;
 /// How often it is looked which dedupe buckets are expired.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 
 /// Whether batches are being committed; says so in the log only when that changes.
 #[derive(Default)]
@@ -389,7 +387,8 @@ async fn watermarks(worker: &Worker, of: &TopicPartition) -> Result<Watermarks, 
 
 /// When the record at an offset, or the first one after it, was appended; `None` at the end.
 async fn append_time(worker: &Worker, of: &TopicPartition, offset: u64) -> Result<Option<i64>, ProcessError> {
-    let records = worker.log.read(of, offset, PEEK).await.map_err(during(worker, "read ahead"))?;
+    let records =
+        worker.log.read(of, offset, ReadLimits::PEEK).await.map_err(during(worker, "read ahead"))?;
     Ok(records.first().map(|record| record.appended_at))
 }
 

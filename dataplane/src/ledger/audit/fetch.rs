@@ -23,8 +23,6 @@ use crate::store::{QueryLimits, Question};
 const RECORDS_MAX: usize = 1_000_000;
 /// Records read at once.
 const PAGE: ReadLimits = ReadLimits { records_max: 2_000, bytes_max: 4 << 20, wait_max: Duration::ZERO };
-/// One record, at once.
-const PEEK: ReadLimits = ReadLimits { records_max: 1, bytes_max: 1, wait_max: Duration::ZERO };
 /// How much earlier than it was accepted a record may bear its time in the log, by clocks that differ.
 const EARLIER_MAX_MS: i64 = 5 * 60_000;
 /// How much later: the longest append, a spill, clocks that differ.
@@ -90,7 +88,8 @@ impl Sources<'_> {
         let (mut low, mut high) = (low, end);
         while low < high {
             let middle = low + (high - low) / 2;
-            let record = self.log.read(of, middle, PEEK).await.map_err(failed)?.into_iter().next();
+            let record =
+                self.log.read(of, middle, ReadLimits::PEEK).await.map_err(failed)?.into_iter().next();
             match record.filter(|record| record.offset < end) {
                 Some(record) if record.appended_at < since_ms => low = record.offset + 1,
                 Some(_) | None => high = middle,
