@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use hyper::body::Incoming;
-use jiff::Timestamp;
 use millrace_crds::config::Dialect;
 use tracing::error;
 
@@ -29,10 +28,11 @@ const UNKNOWN_APP: &str = "unknown";
 /// Answers a request with events.
 pub(super) async fn receive(worker: &Arc<Worker>, asked: &Asked, request: Request<Incoming>) -> Answer {
     let (head, mut body) = request.into_parts();
-    let origin = head.headers.get(header::ORIGIN).cloned();
+    let origin = head.headers.get(header::ORIGIN).map(copied);
+    let (version, may_linger) = (head.version, lingers(&head));
     let (tenant, readable_by, taken) = match enter(&worker.server, &head.headers) {
         Entry::Open(tenant) => {
-            let taken = take_in(worker, asked, &tenant, &head, &mut body).await;
+            let taken = take_in(worker, asked, &tenant, head, &mut body).await;
             (Some(tenant), origin, taken)
         }
         Entry::WrongOrigin(tenant) => (Some(tenant), None, Err(wrong_origin())),
@@ -43,10 +43,10 @@ pub(super) async fn receive(worker: &Arc<Worker>, asked: &Asked, request: Reques
     let late = answer.response.status() == StatusCode::REQUEST_TIMEOUT;
     let headers = answer.response.headers_mut();
     origin::expose(headers, readable_by);
-    if late && head.version < Version::HTTP_2 {
+    if late && version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if refused && !late && lingers(&head) {
+    if refused && !late && may_linger {
         body::linger(body);
     }
     answer
@@ -92,7 +92,7 @@ async fn take_in(
     worker: &Arc<Worker>,
     asked: &Asked,
     tenant: &Tenant,
-    head: &Parts,
+    head: Parts,
     body: &mut Incoming,
 ) -> Result<Vec<Outcome>, Problem> {
     let server = &worker.server;
@@ -102,6 +102,9 @@ async fn take_in(
     }
     let topic = tenant.topic.clone().ok_or_else(|| no_topic(tenant))?;
     let coding = coding::named(&head.headers)?;
+    let user_agent = user_agent(&head.headers);
+    // Its values are parts of what the connection read last, 64 KiB that would stay until the log has answered.
+    drop(head);
     tenant.charge_request()?;
     let mut held = Reservation::new(&server.bodies);
     let max = ReadMax { bytes: decide::bytes_max(app), time: server.limits.body_max };
@@ -111,7 +114,12 @@ async fn take_in(
         app: Arc::clone(app),
         coding: coding::of_body(coding, &body),
         body,
-        sender: sender(asked, &head.headers, entry.at()),
+        sender: Sender {
+            received_at: entry.at(),
+            client: asked.client,
+            user_agent,
+            request_id: asked.id.clone(),
+        },
         destination: Destination { topic, instance: server.ingest.instance.clone() },
         held,
     };
@@ -121,15 +129,14 @@ async fn take_in(
     Ok(append::append(server, decided, entry).await?)
 }
 
-fn sender(asked: &Asked, headers: &HeaderMap, received_at: Timestamp) -> Sender {
-    let user_agent =
-        headers.get(header::USER_AGENT).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
-    Sender {
-        received_at,
-        client: asked.client,
-        user_agent: user_agent.map(|text| text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].to_owned()),
-        request_id: asked.id.clone(),
-    }
+/// A header's value with memory of its own.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = std::str::from_utf8(headers.get(header::USER_AGENT)?.as_bytes()).ok()?;
+    Some(text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].to_owned())
 }
 
 /// Whether the rest of a refused body is still taken in. HTTP/2 ends a stream without harm to the answer, and a
