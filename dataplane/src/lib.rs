@@ -25,6 +25,7 @@ pub mod listen;
 pub mod load;
 pub mod log;
 pub mod member;
+pub mod memory;
 pub mod metrics;
 pub mod process;
 pub mod query;

@@ -15,9 +15,10 @@ use jiff::Timestamp;
 use millrace_dataplane::cluster::{self, Cluster};
 use millrace_dataplane::settings::{Cli, Command, LogFormat, data_dir_default};
 use millrace_dataplane::tasks::stop_on_signal;
-use millrace_dataplane::{check, control, demo, engine, gateway, generate, standalone, telemetry};
+use millrace_dataplane::{check, control, demo, engine, gateway, generate, memory, standalone, telemetry};
 
 fn main() -> ExitCode {
+    memory::give_back_what_is_large();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -14,6 +14,7 @@ use millrace_dataplane::config::{Config, PrivacyKeys, key_digest};
 use millrace_dataplane::freshness::Freshness;
 use millrace_dataplane::ingest;
 use millrace_dataplane::log::kafka::{KafkaLog, Options};
+use millrace_dataplane::memory;
 use millrace_dataplane::metrics::Metrics;
 use millrace_dataplane::secret::Secret;
 use millrace_provision::kafka::{Admin, Replication, Settings};
@@ -27,6 +28,7 @@ const PEPPER: &[u8] = b"pepper";
 
 /// Runs until standard input ends.
 pub(crate) fn run(settings: &IngestProcess) -> Result<()> {
+    memory::give_back_what_is_large();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR)
