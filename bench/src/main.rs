@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are the product of this program")]
 #![expect(clippy::cast_precision_loss, reason = "counters far below 2^53")]
 
+mod dataplane;
 mod ingest_memory;
 mod load;
 mod operator;

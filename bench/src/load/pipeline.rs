@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use millrace_dataplane::generate::{self, Progress, Summary};
 use millrace_dataplane::secret::Secret;
@@ -16,8 +15,8 @@ use millrace_dataplane::store::{ClickHouse, Endpoint, QueryLimits, Question};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::dataplane::DataPlane;
 use crate::settings::Load;
-use crate::standalone::{Running, binary, wait_until_accepting};
 
 const KEY: &str = "mrw_bench_write_key";
 const MANIFEST: &str = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: keys\n  labels: {millrace.dev/app-use: \"true\"}\n\
@@ -45,26 +44,8 @@ pub(super) struct Seen {
 /// Starts, measures, stops.
 pub(super) fn measure(settings: &Load) -> Result<Seen> {
     let folder = tempfile::tempdir()?;
-    let manifest = folder.path().join("app.yaml");
-    std::fs::write(&manifest, MANIFEST)?;
-    let data = folder.path().join("data");
-    let listeners = ["--ingest-listen", "--gateway-listen", "--admin-listen", "--engine-listen"];
-    let started = Instant::now();
-    let child = Command::new(binary()?)
-        .arg("standalone")
-        .arg(&manifest)
-        .arg("--data-dir")
-        .arg(&data)
-        .args(listeners.into_iter().flat_map(|listener| [listener, "127.0.0.1:0"]))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start the data plane")?;
-    let mut running = Running(child);
-    let endpoints = data.join("endpoints.json");
-    wait_until_accepting(&mut running, &endpoints, started)?;
-    let process = Process::new(Endpoints::read(&endpoints)?);
+    let data_plane = DataPlane::start(folder.path(), MANIFEST, &["--engine-listen", "127.0.0.1:0"])?;
+    let process = Process::new(data_plane.endpoints.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(process.measured(settings))
 }

@@ -1,6 +1,7 @@
 //! Rollups that are made anew while loaders insert: whatever dies in between, every event is in the table and in the
 //! rollups once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clickhouse::Client;
@@ -9,6 +10,7 @@ use millrace_dataplane::load::{self, LoadError};
 use millrace_dataplane::log::LogError;
 use millrace_dataplane::store::ClickHouse;
 use millrace_provision::clickhouse::{self as provision, ProvisionError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{self, OwnEngine, store_at};
@@ -40,60 +42,73 @@ async fn loaded(fixture: &Fixture, count: u64) {
     }
 }
 
+/// Rollups of an older build with events in them, and a loader that goes on.
+struct Underway {
+    fixture: Fixture,
+    client: Arc<Client>,
+    desired: Schema,
+    cancel: CancellationToken,
+    running: JoinHandle<Result<(), LoadError>>,
+}
+
+impl Underway {
+    async fn start(test: &str) -> Self {
+        let fixture = older(test, engine::store()).await;
+        fixture.push(0..EVENTS);
+        fixture.load_all(engine::store(), EVENTS).await;
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(load::run(fixture.loader(engine::store()), cancel.clone()));
+        let desired = fixture.schema();
+        Self { fixture, client: engine::store().client(), desired, cancel, running }
+    }
+
+    /// Everything that was pushed is in the table and in rollups as they are wanted, once.
+    async fn end(self, pushed: u64) {
+        loaded(&self.fixture, pushed).await;
+        self.fixture.assert_stored_once(pushed).await;
+        assert_eq!(plan(&self.client, &self.desired).await, []);
+        self.cancel.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_view_is_applied_while_loaders_insert() {
-    let fixture = older("rebuild_live", engine::store()).await;
-    fixture.push(0..EVENTS);
-    fixture.load_all(engine::store(), EVENTS).await;
-    let cancel = CancellationToken::new();
-    let running = tokio::spawn(load::run(fixture.loader(engine::store()), cancel.clone()));
-    let desired = fixture.schema();
-    let client = engine::store().client();
+    let underway = Underway::start("rebuild_live").await;
+    let Underway { fixture, client, desired, .. } = &underway;
     let mut pushed = EVENTS;
     // Events come before and behind every statement.
-    for statement in plan(&client, &desired).await {
+    for statement in plan(client, desired).await {
         fixture.push(pushed..pushed + 20);
         pushed += 20;
-        provision::carry_out(&client, std::slice::from_ref(&statement)).await.unwrap();
+        provision::carry_out(client, std::slice::from_ref(&statement)).await.unwrap();
     }
-    loaded(&fixture, pushed).await;
-    fixture.assert_stored_once(pushed).await;
+    loaded(fixture, pushed).await;
     assert!(fixture.inserts("paused") > 0, "a loader met the fence");
     assert_eq!(fixture.inserts("permanent"), 0);
     assert_eq!(fixture.inserts("repeated"), 0, "what the fence refuses is not stored: it need not be proven");
-    assert_eq!(plan(&client, &desired).await, []);
-    cancel.cancel();
-    running.await.unwrap().unwrap();
+    underway.end(pushed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_that_dies_behind_any_statement_is_made_good_by_the_next() {
-    let fixture = older("rebuild_dies", engine::store()).await;
-    fixture.push(0..EVENTS);
-    fixture.load_all(engine::store(), EVENTS).await;
-    let cancel = CancellationToken::new();
-    let running = tokio::spawn(load::run(fixture.loader(engine::store()), cancel.clone()));
-    let desired = fixture.schema();
-    let client = engine::store().client();
+    let underway = Underway::start("rebuild_dies").await;
+    let Underway { fixture, client, desired, .. } = &underway;
     let mut pushed = EVENTS;
     let mut before_death = 0;
     loop {
-        let statements = provision::plan_rebuild(&client, &desired, &owner("u1")).await.unwrap();
+        let statements = provision::plan_rebuild(client, desired, &owner("u1")).await.unwrap();
         if before_death > statements.len() {
             break;
         }
         fixture.push(pushed..pushed + 20);
         pushed += 20;
-        provision::carry_out(&client, &statements[..before_death]).await.unwrap();
+        provision::carry_out(client, &statements[..before_death]).await.unwrap();
         before_death += 1;
     }
     assert!(before_death > 15, "{before_death} statements");
-    provision::apply(&client, &desired, &owner("u1")).await.unwrap();
-    loaded(&fixture, pushed).await;
-    fixture.assert_stored_once(pushed).await;
-    assert_eq!(plan(&client, &desired).await, []);
-    cancel.cancel();
-    running.await.unwrap().unwrap();
+    provision::apply(client, desired, &owner("u1")).await.unwrap();
+    underway.end(pushed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

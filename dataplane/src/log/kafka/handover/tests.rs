@@ -72,27 +72,54 @@ fn producer(brokers: &str) -> Deliverer {
     Deliverer::new(&config).unwrap()
 }
 
-/// Hands records over, which then live nowhere else.
-fn lend(producer: &Deliverer, records: Vec<NewRecord>) -> (Arc<Call>, Receiver<()>) {
-    let (mut shipment, decided) = Shipment::new(records, None);
-    shipment.hand_over(producer);
-    (shipment.call(), decided)
+/// Records that were handed over, and live nowhere else.
+struct Lent {
+    call: Arc<Call>,
+    decided: Receiver<()>,
 }
 
-/// A broker that nobody stands behind.
-fn nobody() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+impl Lent {
+    fn to(producer: &Deliverer, records: Vec<NewRecord>) -> Self {
+        let (mut shipment, decided) = Shipment::new(records, None);
+        shipment.hand_over(producer);
+        Self { call: shipment.call(), decided }
+    }
+
+    /// Once every record is decided.
+    fn outcome(self) -> Result<Vec<u64>, KafkaError> {
+        self.decided.blocking_recv().unwrap();
+        self.call.outcome()
+    }
+
+    /// Why none of them is in the log.
+    fn failure(self) -> Option<Code> {
+        self.outcome().unwrap_err().rdkafka_error_code()
+    }
+}
+
+/// A broker that has the topic, and a producer for it.
+fn served() -> (MockCluster<'static, rdkafka::producer::DefaultProducerContext>, Deliverer) {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let producer = producer(&cluster.bootstrap_servers());
+    (cluster, producer)
+}
+
+/// Records that wait for a broker that nobody stands behind.
+fn waiting(alive: &Alive) -> (Deliverer, Lent) {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let producer = producer(&nobody.to_string());
+    let lent = Lent::to(&producer, alive.records(0));
+    assert_eq!(alive.count(), RECORDS, "they wait");
+    (producer, lent)
 }
 
 #[test]
 fn values_live_until_they_are_delivered_and_arrive_as_they_were() {
-    let cluster = MockCluster::new(1).unwrap();
-    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let (cluster, producer) = served();
     let alive = Alive::default();
-    let producer = producer(&cluster.bootstrap_servers());
-    let (call, decided) = lend(&producer, alive.records(0));
-    decided.blocking_recv().unwrap();
-    assert_eq!(call.outcome().unwrap(), (0..RECORDS as u64).collect::<Vec<_>>());
+    let lent = Lent::to(&producer, alive.records(0));
+    assert_eq!(lent.outcome().unwrap(), (0..RECORDS as u64).collect::<Vec<_>>());
     alive.falls_to(0);
     assert_eq!(
         stored(&cluster.bootstrap_servers()),
@@ -118,78 +145,58 @@ fn stored(brokers: &str) -> Vec<String> {
 
 #[test]
 fn values_are_let_go_of_when_the_broker_refuses_them() {
-    let cluster = MockCluster::new(1).unwrap();
-    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let (cluster, producer) = served();
     cluster
         .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 100]);
     let alive = Alive::default();
-    let producer = producer(&cluster.bootstrap_servers());
-    let (call, decided) = lend(&producer, alive.records(0));
-    decided.blocking_recv().unwrap();
-    let error = call.outcome().unwrap_err();
-    assert_eq!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge));
+    let lent = Lent::to(&producer, alive.records(0));
+    assert_eq!(lent.failure(), Some(Code::MessageSizeTooLarge));
     alive.falls_to(0);
 }
 
 #[test]
 fn what_is_not_taken_comes_back_and_the_rest_of_the_call_is_given_up() {
-    let cluster = MockCluster::new(1).unwrap();
-    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let (_cluster, producer) = served();
     let alive = Alive::default();
-    let producer = producer(&cluster.bootstrap_servers());
     // The partitions are known from now on.
-    let (call, decided) = lend(&producer, alive.records(0));
-    decided.blocking_recv().unwrap();
-    call.outcome().unwrap();
+    Lent::to(&producer, alive.records(0)).outcome().unwrap();
     let mut records = alive.records(0);
     records[RECORDS / 2].to.partition = 7;
-    let (call, decided) = lend(&producer, records);
-    decided.blocking_recv().unwrap();
-    assert_eq!(call.outcome().unwrap_err().rdkafka_error_code(), Some(Code::UnknownPartition));
+    assert_eq!(Lent::to(&producer, records).failure(), Some(Code::UnknownPartition));
     alive.falls_to(0);
 }
 
 #[test]
 fn values_are_let_go_of_when_what_waits_is_given_up() {
     let alive = Alive::default();
-    let producer = producer(&nobody());
-    let (call, decided) = lend(&producer, alive.records(0));
-    assert_eq!(alive.count(), RECORDS, "they wait");
+    let (producer, lent) = waiting(&alive);
     producer.producer().purge(PurgeConfig::default().queue().inflight());
-    decided.blocking_recv().unwrap();
-    assert_eq!(call.outcome().unwrap_err().rdkafka_error_code(), Some(Code::PurgeQueue));
+    assert_eq!(lent.failure(), Some(Code::PurgeQueue));
     alive.falls_to(0);
 }
 
 #[test]
 fn values_are_let_go_of_and_callers_told_when_the_producer_is_dropped_with_what_waits() {
     let alive = Alive::default();
-    let producer = producer(&nobody());
-    let (call, decided) = lend(&producer, alive.records(0));
-    assert_eq!(alive.count(), RECORDS, "they wait");
+    let (producer, lent) = waiting(&alive);
     drop(producer);
-    decided.blocking_recv().unwrap();
-    assert_eq!(call.outcome().unwrap_err().rdkafka_error_code(), Some(Code::PurgeQueue));
+    assert_eq!(lent.failure(), Some(Code::PurgeQueue));
     assert_eq!(alive.count(), 0);
 }
 
 #[test]
 fn values_are_let_go_of_and_callers_told_when_the_producer_is_dropped_with_what_is_on_its_way() {
-    let cluster = MockCluster::new(1).unwrap();
-    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let (cluster, producer) = served();
     let alive = Alive::default();
-    let producer = producer(&cluster.bootstrap_servers());
-    let (_, decided) = lend(&producer, alive.records(0));
-    decided.blocking_recv().unwrap();
+    Lent::to(&producer, alive.records(0)).outcome().unwrap();
     alive.falls_to(0);
     // The broker's next answer comes too late for this test.
     cluster.broker_round_trip_time(1, Duration::from_secs(60)).unwrap();
-    let (call, decided) = lend(&producer, alive.records(0));
+    let lent = Lent::to(&producer, alive.records(0));
     // Sent by this, and not answered.
     producer.producer().flush(Duration::from_millis(300)).unwrap_err();
     assert_eq!(alive.count(), RECORDS, "they are on their way");
     drop(producer);
-    decided.blocking_recv().unwrap();
-    assert_eq!(call.outcome().unwrap_err().rdkafka_error_code(), Some(Code::PurgeInflight));
+    assert_eq!(lent.failure(), Some(Code::PurgeInflight));
     assert_eq!(alive.count(), 0);
 }
