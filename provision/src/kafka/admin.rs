@@ -160,6 +160,7 @@ impl Admin {
                 Change::Grow { name, from: _, to } => self.grow(name, *to).await?,
                 Change::SetRetention { name, retention_ms, retention_bytes } => {
                     self.set(name, retention_settings(*retention_ms, *retention_bytes)).await?;
+                    self.until_kept(name, (*retention_ms, *retention_bytes)).await?;
                 }
             }
         }
@@ -265,6 +266,28 @@ impl Admin {
             if Instant::now() >= deadline {
                 let source = Code::LeaderNotAvailable;
                 return Err(KafkaError::Topic { topic: name.to_owned(), step: "find leaders for", source });
+            }
+            tokio::time::sleep(SPREAD_LOOK).await;
+        }
+    }
+
+    /// Until a broker says that a topic has this retention: the controller answers before the brokers have heard of it.
+    async fn until_kept(&self, name: &str, retention: (u64, Option<u64>)) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + SPREAD_MAX;
+        loop {
+            let found = self.observe(&[name]).await?;
+            let has =
+                |found: &ObservedTopic| (found.topic.retention_ms, found.topic.retention_bytes) == retention;
+            if found.iter().any(has) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let source = Code::RequestTimedOut;
+                return Err(KafkaError::Topic {
+                    topic: name.to_owned(),
+                    step: "change the settings of",
+                    source,
+                });
             }
             tokio::time::sleep(SPREAD_LOOK).await;
         }
