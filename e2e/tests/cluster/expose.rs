@@ -29,7 +29,7 @@ async fn an_app_is_exposed_by_route_and_ingress_and_no_longer_when_that_is_switc
     let story = Story::begin("expose").await?;
     let definition = setting("CLUSTER_GATEWAY_API")?;
     run("kubectl", &["apply", "--server-side", "-f", &definition])?;
-    run("kubectl", &["wait", "--for=condition=Established", "--timeout=60s", "-f", &definition])?;
+    wait("HTTPRoutes to be served", async || story.list("HTTPRoute").await.map(Some)).await?;
     let replaced = story.operator_pods().await?;
     install_charts(&EXPOSED)?;
     let outcome = exposed(&story, &replaced).await;

@@ -113,7 +113,8 @@ async fn main() -> Result<ExitCode> {
             std::fs::remove_dir_all(&folder).context("remove the folder of a run")?;
         }
         bar.inc(1);
-        if bar.is_hidden() && tally.runs.is_multiple_of(TOLD_EVERY) {
+        let is_last = bar.length() == Some(tally.runs);
+        if bar.is_hidden() && !is_last && tally.runs.is_multiple_of(TOLD_EVERY) {
             eprintln!("{}", tally.line());
         }
     }
